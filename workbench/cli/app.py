@@ -1,0 +1,71 @@
+"""The command `workbench`: verbs, exit codes and how mistakes are printed.
+
+Exit codes: 0 done, 1 our fault (a traceback), 2 the user's mistake, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from workbench.specs.errors import UserError
+
+VERBS = {
+    "fit": "train by a recipe; `--plan` only says what would happen",
+    "evaluate": "score a finished run or model again",
+    "predict": "classify pictures with a finished run or model",
+    "show": "print a recipe's values with where each came from",
+    "validate": "check recipes without running them",
+    "list": "list recipes, archs, weights or datasets",
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's module when it is asked for, so that looking at recipes never loads torch."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"workbench.cli.{name}_verb")
+        return module.command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="efficientnet-workbench")
+def app() -> None:
+    """Turn a published EfficientNet into a classifier of your own.
+
+    Settings are given as key=value or --key=value, as in optim.lr=0.01.
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        count = len(error.problems)
+        print(f"{count} mistake{'s' if count > 1 else ''}:", file=sys.stderr)
+        print("\n".join(str(problem) for problem in error.problems), file=sys.stderr)
+        sys.exit(2)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+SETTINGS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+"""For verbs that take key=value and --key=value."""

@@ -1,0 +1,31 @@
+"""`workbench evaluate`: score a finished run or model again."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from workbench.cli.app import SETTINGS
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("model", metavar="RUN_OR_MODEL")
+@click.option("--split", type=click.Choice(["test", "selection"]), default="test", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
+def command(model: str, split: str, as_json: bool, overrides: tuple[str, ...]) -> None:
+    """Score a finished run or model; opening test is recorded beside the model.
+
+    \b
+    workbench evaluate runs/quickstart/20261123-101500-a1b2c3
+    workbench evaluate MODEL_FOLDER --split selection data.root=/elsewhere
+    """
+    from workbench.cli.tables import print_evaluation
+    from workbench.training.evaluate import evaluate
+
+    evaluation = evaluate(model, split, overrides)
+    if as_json:
+        print(json.dumps(evaluation, indent=1))
+    else:
+        print_evaluation(evaluation)

@@ -1,0 +1,72 @@
+"""`workbench fit`: train by a recipe, go on with a run, or only plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from workbench import recipe_files
+from workbench.cli.app import SETTINGS
+from workbench.specs.errors import UserError
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--recipe", "recipe_name", metavar="FILE", help="A recipe file, or the name of a shipped one.")
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+@click.option("--plan", is_flag=True, help="Only say what would happen.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
+def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: tuple[str, ...]) -> None:
+    """Train by a recipe; the last line printed is the run folder.
+
+    \b
+    workbench fit --recipe quickstart
+    workbench fit --recipe recipes/flowers_b0.yaml data.root=~/sets model.weights=b0.pth
+    workbench fit --resume runs/flowers_b0/20261123-101500-a1b2c3
+    """
+    if (recipe_name is None) == (resume is None):
+        raise UserError.of(
+            "fit",
+            "--recipe and --resume: " + ("none" if resume is None else "both"),
+            "one of them",
+            "add --recipe FILE, or --resume RUN",
+        )
+    folder = None
+    if resume is not None:
+        from workbench.training import run_folder
+
+        folder = run_folder.existing(resume)
+        if (folder / run_folder.RESULT).is_file():
+            raise UserError.of(
+                "fit", f"--resume {resume}", "an unfinished run", "this run is finished: see report.html"
+            )
+        if overrides:
+            raise UserError.of("fit", " ".join(overrides), "no overrides with --resume", "a run keeps its own recipe")
+        recipe_name = str(folder / run_folder.RECIPE)
+    loaded = recipe_files.load(recipe_name, overrides)
+    if plan:
+        from workbench.cli.tables import print_plan
+
+        print_plan(loaded)
+        return
+    _fit(loaded.recipe, folder)
+
+
+def _fit(recipe: recipe_files.Recipe, folder: Path | None) -> None:
+    from workbench.cli.tables import print_result
+    from workbench.training.run import fit
+
+    try:
+        outcome = fit(recipe, resume=folder)
+    except KeyboardInterrupt:
+        known = folder or _newest(recipe)
+        print(f"interrupted; go on with: python -m workbench fit --resume {known}", file=sys.stderr)
+        sys.exit(130)
+    print_result(outcome.result)
+    print(outcome.folder)
+
+
+def _newest(recipe: recipe_files.Recipe) -> str:
+    folders = sorted(Path(recipe.track.runs_dir).glob(f"{recipe.about.name}/*"))
+    return str(folders[-1]) if folders else "RUN"

@@ -1,0 +1,85 @@
+"""`workbench list`: what recipes, architectures, weights and datasets there are. Without torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from workbench import card_files, recipe_files, shipped
+from workbench.specs import weights
+from workbench.specs.architectures import ARCHS, count_madds, count_parameters
+
+
+def _recipes() -> list[dict[str, Any]]:
+    rows = []
+    for name in recipe_files.list_recipes():
+        about = shipped.read_yaml(shipped.RECIPES / f"{name}.yaml").get("about", {})
+        rows.append({"recipe": name, "summary": about.get("summary", "")})
+    return rows
+
+
+def _archs() -> list[dict[str, Any]]:
+    return [
+        {
+            "arch": name,
+            "width": scaling.width,
+            "depth": scaling.depth,
+            "resolution": scaling.resolution,
+            "parameters": sum(count_parameters(scaling, 1000).values()),
+            "gmadds": round(count_madds(scaling, 1000) / 1e9, 3),
+        }
+        for name, scaling in ARCHS.items()
+    ]
+
+
+def _weights() -> list[dict[str, Any]]:
+    return [
+        {
+            "weights": entry.name,
+            "arch": entry.arch,
+            "top1": entry.top1,
+            "megabytes": entry.megabytes,
+            "resize": entry.preprocessing.resize,
+            "crop": entry.preprocessing.crop,
+            "interpolation": entry.preprocessing.interpolation,
+            "licence": entry.licence,
+        }
+        for entry in weights.WEIGHTS
+    ]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    cards = [card_files.load_card(name) for name in card_files.list_cards()]
+    return [
+        {
+            "dataset": card.name,
+            "title": card.title,
+            "classes": card.num_classes,
+            "train": card.sizes.train,
+            "selection": card.sizes.selection,
+            "test": card.sizes.test,
+            "metric": card.metric,
+            "downloadable": card.downloadable,
+        }
+        for card in cards
+    ]
+
+
+_LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "datasets": _datasets}
+
+
+@click.command()
+@click.argument("what", type=click.Choice(list(_LISTS)))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(what: str, as_json: bool) -> None:
+    """List recipes, archs, weights or datasets."""
+    rows = _LISTS[what]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    texts = [[("" if v is None else str(v)) for v in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(rows[0], *texts, strict=True)]
+    for line in (list(rows[0]), *texts):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,46 @@
+"""`workbench predict`: classify pictures with a finished run or model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV instead of printing.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes per picture.")
+def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> None:
+    """Classify pictures and folders of pictures.
+
+    \b
+    workbench predict runs/quickstart/20261123-101500-a1b2c3 photo.jpg more/ --out answers.csv
+    """
+    from workbench.data.images import IMAGE_ENDINGS
+    from workbench.specs.errors import UserError
+    from workbench.training import run_folder
+    from workbench.training.classifier import EfficientNetClassifier
+
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_ENDINGS)
+        else:
+            files.append(path)
+    if not files:
+        raise UserError.of("predict", " ".join(paths), "pictures, or folders that hold some", "check the paths")
+    answers = EfficientNetClassifier.load(model).predict(files)
+    rows = [
+        (str(file), rank, name, f"{probability:.6f}")
+        for file, answer in zip(files, answers, strict=True)
+        for rank, (name, probability) in enumerate(list(answer.items())[:top], 1)
+    ]
+    if out is None:
+        for row in rows:
+            print(*row, sep="\t")
+    else:
+        with run_folder.disk_errors(out):
+            run_folder.write_rows(out, ("path", "rank", "class", "probability"), rows)
+        print(out)

@@ -1,0 +1,85 @@
+"""Tables for the terminal: results, evaluations, plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench.recipe_files import LoadedRecipe
+
+
+def _console() -> Console:
+    # A pipe gets room for whole lines; a terminal decides for itself.
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def _percent(interval: list[float] | None) -> str:
+    return "" if interval is None else f" (95 %: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print a fit's result."""
+    from workbench.training.run_page import score_rows
+
+    table = Table("score", "selection", "test", title=f"{result['recipe']}: {result['arch']} on {result['dataset']}")
+    for name, selection, test in score_rows(result):
+        interval = (result["test"] or {}).get("interval95") if name == result["metric"] else None
+        table.add_row(f"[b]{name}[/b]" if name == result["metric"] else name, selection, test + _percent(interval))
+    console = _console()
+    console.print(table)
+    counts = ", ".join(f"n = {result[s]['n']} {s}" for s in ("selection", "test") if result[s])
+    published = result["published"]
+    beside = f"; published: {100 * published['accuracy']:.1f} % ({published['source']})" if published else ""
+    console.print(f"{counts}{beside}")
+    console.print(
+        f"{result['steps']} steps in {result['train_seconds']:.0f} s of training ({result['seconds']:.0f} s in all), "
+        f"{result['images_per_second']:.0f} images/s, {result['peak_memory_bytes'] / 2**30:.1f} GiB"
+    )
+    for stamp in result["stamps"]:
+        console.print(f"note: {stamp}")
+
+
+def print_evaluation(evaluation: dict[str, Any]) -> None:
+    """Print what `evaluate` found."""
+    scores = evaluation["scores"]
+    table = Table("score", evaluation["split"], title=f"{evaluation['model']} on {evaluation['dataset']}")
+    for name, value in scores.items():
+        if isinstance(value, float):
+            interval = scores["interval95"] if name == evaluation["metric"] else None
+            text = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %{_percent(interval)}"
+            table.add_row(name, text)
+    console = _console()
+    console.print(table)
+    opened = evaluation["test_openings"]
+    console.print(f"n = {scores['n']}" + (f"; test opened {opened} times by now" if opened else ""))
+    for stamp in evaluation["stamps"]:
+        console.print(f"note: {stamp}")
+
+
+def print_plan(loaded: LoadedRecipe) -> None:
+    """Print what a fit would do."""
+    from workbench.training.plan import plan
+
+    made, console = plan(loaded), _console()
+    for what, value in made.facts:
+        console.print(f"{what + ':':<17} {value}")
+    phases = Table("phase", "trains from", "steps", "peak lr", "trainable parameters", "share", title="phases")
+    for number, row in enumerate(made.phases):
+        share = f"{100 * row['share']:.2f} %"
+        phases.add_row(
+            str(number),
+            row["train"],
+            str(row["steps"]),
+            f"{row['peak_lr']:g}",
+            f"{row['trainable']:,}",
+            share,
+        )
+    groups = Table("group", "tensors", "parameters", "peak lr", "weight decay", title="optimizer groups")
+    for row in made.groups:
+        rates = f"{row['peak_lr']:.4g}", f"{row['weight_decay']:g}"
+        groups.add_row(row["group"], str(row["tensors"]), f"{row['parameters']:,}", *rates)
+    console.print(phases)
+    console.print(groups)

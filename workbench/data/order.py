@@ -1,0 +1,79 @@
+"""The order of training images and the seed of every random choice, as functions of (seed, epoch, image).
+
+Nothing here has a state that could be lost: any number of workers, ranks or restarts gives the same batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a 63-bit seed that depends on all parts and looks unrelated for neighbours."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(*parts: object) -> Iterator[None]:
+    """Seed torch's CPU generator inside the block and put its state back afterwards."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(derive_seed(*parts))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class EpochBatches:
+    """A batch sampler: yields micro-batches of (epoch, position) pairs for one rank.
+
+    Every effective batch is a slice of the epoch's permutation; it is cut into micro-batches, and those among the
+    ranks. The last, incomplete effective batch is dropped.
+
+    Args:
+        num_images: Images in the training split.
+        batch_size: Effective batch: images per optimizer step over all ranks.
+        micro_batch_size: Images per forward pass of one rank; times ranks it must divide `batch_size`.
+        seed: The recipe's seed.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        micro_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if batch_size % (micro_batch_size * world_size):
+            raise ValueError(f"{micro_batch_size} x {world_size} ranks does not divide the batch of {batch_size}")
+        self.num_images, self.batch_size, self.micro_batch_size = num_images, batch_size, micro_batch_size
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is yielded; Lightning calls this."""
+        self.epoch = epoch
+
+    def permutation(self) -> torch.Tensor:
+        """Return the epoch's order, (num_images,) int64."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        return torch.randperm(self.num_images, generator=generator)
+
+    def __len__(self) -> int:
+        return self.num_images // self.batch_size * (self.batch_size // self.micro_batch_size // self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = self.permutation().tolist()
+        stride = self.micro_batch_size * self.world_size
+        for start in range(0, self.num_images // self.batch_size * self.batch_size, stride):
+            mine = start + self.rank * self.micro_batch_size
+            yield [(self.epoch, position) for position in order[mine : mine + self.micro_batch_size]]

@@ -1,0 +1,135 @@
+"""The table of a set's images, and how the selection split is held out where the creators made none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from workbench.specs.card import DatasetCard
+from workbench.specs.errors import UserError
+
+TRAIN, SELECTION, TEST = "train", "selection", "test"
+HOLDOUT_SALT = "workbench"
+"""Part of every hold-out hash. Fixed, so that all seeds of a recipe choose on the same images."""
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """All images of a set.
+
+    Args:
+        ids: Unique name of each image: its path inside the set, or one made from split and number.
+        images: A file per image, or an (N, H, W, 3) uint8 array.
+        labels: (N,) class index of each image.
+        splits: `train`, `selection` or `test` of each image.
+        classes: Class names; the index is the label.
+        stamps: What a reader of any figure on this set must know, such as a missing part.
+    """
+
+    ids: Sequence[str]
+    images: Sequence[Path] | np.ndarray
+    labels: np.ndarray
+    splits: Sequence[str]
+    classes: tuple[str, ...]
+    stamps: tuple[str, ...] = field(default=())
+
+    def indices(self, *splits: str) -> np.ndarray:
+        """Return the positions of the images of some splits, in table order."""
+        return np.flatnonzero(np.isin(np.asarray(self.splits), splits))
+
+
+def hold_out(ids: Sequence[str], labels: np.ndarray, fraction: float, salt: str) -> np.ndarray:
+    """Choose a stratified hold-out by a hash of each id.
+
+    The choice depends on the ids alone: not on their order, and an added image moves no other across but at the rim.
+
+    Args:
+        ids: Unique names.
+        labels: (N,) class of each.
+        fraction: Share to hold out of every class, in (0, 1); at least one image of a class that has two.
+        salt: Names the purpose, so that two hold-outs of one set differ.
+
+    Returns:
+        (N,) bool, True where held out.
+    """
+    by_class: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for position, (name, label) in enumerate(zip(ids, labels, strict=True)):
+        digest = hashlib.sha256(f"{HOLDOUT_SALT}/{salt}/{name}".encode()).hexdigest()
+        by_class[int(label)].append((digest, position))
+    chosen = np.zeros(len(ids), dtype=bool)
+    for members in by_class.values():
+        if len(members) > 1:
+            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            chosen[[position for _, position in sorted(members)[:count]]] = True
+    return chosen
+
+
+def complete_splits(table: ImageTable, fraction: float) -> ImageTable:
+    """Return the table with a selection split, and a test split, held out of train where it has none.
+
+    Args:
+        table: Images with their official splits.
+        fraction: Share of train to hold out for selection. A missing test split gets a fifth of train.
+    """
+    splits = np.asarray(table.splits, dtype=object)
+    stamps = list(table.stamps)
+    for split, share in ((TEST, 0.2), (SELECTION, fraction)):
+        if not (splits == split).any():
+            train = np.flatnonzero(splits == TRAIN)
+            held = hold_out([table.ids[i] for i in train], table.labels[train], share, split)
+            splits[train[held]] = split
+            stamps.append(f"{split} held out of train by hash: {int(held.sum())} images")
+    return ImageTable(table.ids, table.images, table.labels, splits.tolist(), table.classes, tuple(stamps))
+
+
+def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> ImageTable:
+    """Compare a set as found with its card, before any hold-out.
+
+    Args:
+        table: What was found.
+        card: What should be there.
+        allow_partial: Accept fewer images than the card says, and stamp it.
+
+    Returns:
+        The table, with a stamp for every part that is missing.
+
+    Raises:
+        UserError: One class, an empty train split, a wrong number of classes or images, or an id twice.
+    """
+    where, found = f"dataset {card.name}", Counter(table.splits)
+    if not found[TRAIN]:
+        raise UserError.of(where, "no training images", "at least 2 per class", "check data.root or data.path")
+    if len(table.classes) < 2:
+        raise UserError.of(where, f"one class: {table.classes}", "2 or more classes", "add a folder per class")
+    if card.num_classes is not None and len(table.classes) != card.num_classes:
+        raise UserError.of(where, f"{len(table.classes)} classes", card.num_classes, "restore the missing classes")
+    twice = [name for name, count in Counter(table.ids).items() if count > 1]
+    if twice:
+        raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
+    trained = set(table.labels[table.indices(TRAIN)].tolist())
+    untrained = [name for label, name in enumerate(table.classes) if label not in trained]
+    stamps = list(table.stamps)
+    if untrained and not allow_partial:
+        raise UserError.of(
+            where,
+            f"{len(untrained)} classes without training images: {', '.join(untrained[:5])}",
+            "training images for every class",
+            "restore them, or accept this with data.allow_partial=true",
+        )
+    for split in (TRAIN, SELECTION, TEST):
+        expected = getattr(card.sizes, split)
+        if expected is not None and found[split] != expected:
+            if not allow_partial or found[split] > expected:
+                raise UserError.of(
+                    where,
+                    f"{found[split]} images in {split}",
+                    f"{expected}, as the card says",
+                    "restore the missing files, or accept a part with data.allow_partial=true",
+                )
+            stamps.append(f"partial: {found[split]} of {expected} {split} images")
+    return ImageTable(table.ids, table.images, table.labels, table.splits, table.classes, tuple(stamps))

@@ -1,0 +1,1 @@
+"""EfficientNets at any scaling, their heads, weights and freezing. Knows nothing of data or recipes."""

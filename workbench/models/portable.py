@@ -1,0 +1,147 @@
+"""The portable model: `model.safetensors` + `model.json`, loadable with neither lightning nor wandb installed.
+
+The JSON carries what the tensors cannot: architecture, classes, preprocessing and where the model came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from workbench.models.efficientnet import EfficientNet
+from workbench.specs.architectures import Scaling
+from workbench.specs.errors import UserError
+from workbench.specs.weights import Preprocessing
+
+FORMAT = 1
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_model(
+    folder: Path,
+    model: EfficientNet,
+    *,
+    head: str,
+    task: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    provenance: dict[str, Any],
+) -> None:
+    """Write both files, each beside and then renamed, so that no half-written file is ever in place.
+
+    Args:
+        folder: Where to; made if missing.
+        model: The network.
+        head: Its head's name, or `custom`.
+        task: `single_label` or `multi_label`.
+        classes: Class names; the index is the output.
+        preprocessing: How pictures become its input.
+        provenance: Plain values: recipe, weights, dataset, scores, versions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    beside = folder / f".{TENSORS}.part"
+    save_file(tensors, beside)
+    batchnorm = model.features[0][1]
+    description = {
+        "format": FORMAT,
+        "arch": dataclasses.asdict(model.scaling),
+        "head": head,
+        "task": task,
+        "num_classes": len(classes),
+        "classes": list(classes),
+        "bn_eps": batchnorm.eps,
+        "bn_momentum": batchnorm.momentum,
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "sha256": hashlib.sha256(beside.read_bytes()).hexdigest(),
+        "provenance": provenance,
+    }
+    described = folder / f".{DESCRIPTION}.part"
+    described.write_text(json.dumps(description, indent=1), encoding="utf-8")
+    os.replace(beside, folder / TENSORS)
+    os.replace(described, folder / DESCRIPTION)
+
+
+def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Find a portable model and read its description.
+
+    Args:
+        path: A run folder, a folder with both files, or either file.
+
+    Returns:
+        The folder and the parsed `model.json`.
+
+    Raises:
+        UserError: No model there, or a damaged description.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    missing = [name for name in (TENSORS, DESCRIPTION) if not (folder / name).is_file()]
+    if not path.exists() or missing:
+        raise UserError.of(
+            "model",
+            f"{path}: " + (f"no {' and no '.join(missing)}" if path.exists() else "no such file or folder"),
+            f"a finished run folder, or a folder with {TENSORS} and {DESCRIPTION}",
+            "check the path; an unfinished run can be continued with `fit --resume RUN`",
+        )
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']}")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError.of(
+            folder / DESCRIPTION, error, f"a description of format {FORMAT}", "save the model again"
+        ) from error
+    return folder, description
+
+
+def load_model(path: str | Path, head: nn.Module | None = None) -> EfficientNet:
+    """Load a portable model as a plain module in evaluation mode.
+
+    Args:
+        path: A run folder, a folder with both files, or either file.
+        head: The module to put the head's tensors into, for a model that was saved with a head of the user's own.
+
+    Returns:
+        The network, with attributes `classes` (tuple of names), `preprocessing` and `provenance`.
+
+    Raises:
+        UserError: Missing or damaged files.
+    """
+    folder, description = read_description(path)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise UserError.of(folder / TENSORS, error, "a complete safetensors file", "save the model again") from error
+    if hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest() != description["sha256"]:
+        raise UserError.of(
+            folder / TENSORS,
+            "not the file that its description was written for (SHA-256 differs)",
+            description["sha256"],
+            f"bring {TENSORS} and {DESCRIPTION} of the same model together",
+        )
+    if description["head"] == "custom" and head is None:
+        raise UserError.of(folder, "a head of the user's own", "load_model(path, head=module)", "give the head")
+    model = EfficientNet(
+        Scaling(**description["arch"]),
+        description["num_classes"],
+        "none" if head is not None else description["head"],
+        bn_eps=description["bn_eps"],
+        bn_momentum=description["bn_momentum"],
+    )
+    if head is not None:
+        model.replace_head(head)
+    model.load_state_dict(tensors)
+    model.classes = tuple(description["classes"])
+    stated = description["preprocessing"]
+    model.preprocessing = Preprocessing(**{**stated, "mean": tuple(stated["mean"]), "std": tuple(stated["std"])})
+    model.provenance = description["provenance"]
+    return model.eval()

@@ -1,0 +1,52 @@
+"""Where the recipes and cards that ship with the workbench lie, and how a YAML file is read. No torch.
+
+In a source tree they are `recipes/` and `data/` at the top; in an installed package, inside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from workbench.specs.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+_IS_SOURCE_TREE = (_PACKAGE.parent / "pyproject.toml").is_file() and (_PACKAGE.parent / "recipes").is_dir()
+RECIPES = _PACKAGE.parent / "recipes" if _IS_SOURCE_TREE else _PACKAGE / "recipes"
+CARDS = _PACKAGE.parent / "data" if _IS_SOURCE_TREE else _PACKAGE / "cards"
+RESULTS = _PACKAGE.parent / "results"
+"""Measured figures; only a source tree has them."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping as plain values: nothing is interpolated and nothing in it can run.
+
+    Raises:
+        UserError: Unreadable, not YAML, a duplicate key, not a mapping, or containing `${`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError.of(path, error, "a readable UTF-8 text file", "check the path and its permissions") from error
+    if "${" in text:
+        line = next(n for n, line in enumerate(text.splitlines(), 1) if "${" in line)
+        raise UserError.of(
+            f"{path}:{line}",
+            "${...}",
+            "plain values",
+            "write the value out: recipes and cards are data, not code",
+        )
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+        first = str(error).strip().replace("\n", " ")
+        raise UserError.of(path, first, "YAML of plain values", "correct the file at the place named") from error
+    if not isinstance(values, dict):
+        raise UserError.of(
+            path, f"a {type(values).__name__}", "a mapping of sections", "begin with `data:` or `extends:`"
+        )
+    return values

@@ -1,0 +1,1 @@
+"""Facts and shapes: architectures, weights, cards, recipes, errors. Standard library only; no I/O."""

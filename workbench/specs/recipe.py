@@ -1,0 +1,261 @@
+"""The recipe: every key with its type, default, unit, meaning and source. Plain dataclasses, no I/O.
+
+The command line's help, `show --keys` and the error texts print the sentences written here. How a recipe file is
+found, read and merged is in `workbench/recipe_files.py`; the checks across keys are in `recipe_checks.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+KORNBLITH = "Kornblith et al. 2019, as restated in SimCLR (arXiv 2002.05709) B.8"
+PAPER = "Tan & Le 2019 (arXiv 1905.11946) section 5"
+TPU = "tensorflow/tpu models/official/efficientnet"
+GUESS = "a choice of this project"
+
+
+def key(default: Any, doc: str, *, unit: str = "", source: str = GUESS, choices: tuple = (), span=None) -> Any:
+    """Declare one recipe key.
+
+    Args:
+        default: Value if the recipe says nothing; a list becomes a fresh list each time.
+        doc: One sentence, meaning and effect of null where null is allowed.
+        unit: Unit of the value.
+        source: Where the default comes from.
+        choices: Allowed words, if the value is one of a closed list.
+        span: (lowest, highest) allowed number, inclusive.
+    """
+    metadata = {"doc": doc, "unit": unit, "source": source, "choices": choices, "span": span}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Expect:
+    """What a recipe has been measured to give. Null until measured, never a hoped-for number."""
+
+    metric: str = key("", "Metric, as split/metric.")
+    low: float | None = key(None, "Lowest of the measured seeds.", unit="fraction", span=(0, 1))
+    high: float | None = key(None, "Highest of the measured seeds.", unit="fraction", span=(0, 1))
+    num_seeds: int = key(0, "Number of seeds measured.", span=(0, 1000))
+    measured: str = key("", "Where and when it was measured.")
+
+
+@dataclass
+class About:
+    """What a recipe claims and where its settings come from."""
+
+    name: str = key("", "Names the run's folder; empty: the recipe file's name.")
+    summary: str = key("", "One sentence: what this recipe is for.")
+    source: str = key("", "Paper and table, or code, that the settings follow.")
+    differs: str = key("", "What differs from the source, and why.")
+    expect: Expect | None = key(None, "Measured result; null until measured.")
+
+
+@dataclass
+class Data:
+    """Which images, in which splits, in what batches."""
+
+    card: str = key("", "Dataset card: a name from `workbench list datasets`, or a .yaml file.")
+    root: str = key("data", "Folder that holds the sets, each in its original layout.")
+    path: str | None = key(None, "For data.card=folder: the image folder itself.")
+    download: bool = key(True, "Fetch missing files through torchvision where that still works.")
+    train_on: str = key(
+        "train",
+        "What is trained on. With train+selection nothing is left to choose by: fixed length, last weights.",
+        source=KORNBLITH,
+        choices=("train", "train+selection"),
+    )
+    holdout_fraction: float = key(
+        0.1,
+        "Share of train held out for selection, by a hash of each image's id, where the creators made no split.",
+        unit="fraction",
+        span=(0.01, 0.5),
+    )
+    allow_partial: bool = key(False, "Run although the set has fewer images than its card says; stamped.")
+    batch_size: int = key(256, "Images per optimizer step (effective).", source=KORNBLITH, span=(1, 65536))
+    num_workers: int | None = key(None, "Loader processes; null: chosen by the machine.", span=(0, 128))
+    resolution: int | None = key(
+        None, "Side of training crops; null: as the weights are evaluated.", unit="pixels", span=(32, 2048)
+    )
+    eval_resolution: int | None = key(
+        None, "Side of the evaluation centre crop; null: data.resolution.", unit="pixels", span=(32, 2048)
+    )
+    eval_resize: int | None = key(
+        None,
+        "Shorter side before that crop; null: the weights' own share of crop to resize.",
+        unit="pixels",
+        span=(32, 4096),
+    )
+
+
+@dataclass
+class Model:
+    """Architecture, weights, head."""
+
+    arch: Any = key("b0", "b0...b8, l2, tiny, {phi: 1.5}, or {width:, depth:, resolution:}.", source=PAPER)
+    weights: str | None = key(
+        None, "source/name, a .pth or .safetensors file with torchvision's keys, or none (random)."
+    )
+    head: str = key("linear", "Classifier on the pooled features.", choices=("linear", "mlp", "cosine"))
+    num_classes: int | None = key(None, "Classes; null: as the card or the files say.", span=(2, 100_000))
+    dropout: float | None = key(
+        None, "Dropout before the head; null: the architecture's.", unit="fraction", span=(0, 0.99)
+    )
+    drop_path: float = key(
+        0.2, "Stochastic depth: drop rate of the last block, growing linearly.", source=TPU, span=(0, 0.99)
+    )
+    bn_momentum: float | None = key(
+        None, "BatchNorm statistics momentum (PyTorch's sense); null: the weights' own.", span=(0, 1)
+    )
+    bn_momentum_by_epoch: bool = key(False, "Set the momentum to min(10 / steps per epoch, 0.1).", source=KORNBLITH)
+    frozen_bn: bool = key(False, "Keep BatchNorm statistics fixed everywhere while the weights train.")
+
+
+@dataclass
+class Augment:
+    """What is done to training images, beyond the crop to `data.resolution`."""
+
+    min_crop_area: float = key(
+        0.08, "Least share of the picture that a training crop covers.", source=TPU, span=(0.01, 1)
+    )
+    max_crop_aspect: float = key(4 / 3, "Widest crop, width over height.", source=TPU, span=(1, 4))
+    flip: float = key(0.5, "Probability of a horizontal flip.", unit="fraction", source=KORNBLITH, span=(0, 1))
+    policy: str = key(
+        "none",
+        "Colour and geometry policy.",
+        choices=("none", "randaugment", "autoaugment", "trivialaugment"),
+    )
+    num_ops: int = key(2, "RandAugment: operations per image.", source=TPU, span=(1, 10))
+    magnitude: int = key(9, "RandAugment: strength, of 30 (torchvision's default).", span=(0, 30))
+    cutout: float = key(0.0, "Probability of erasing one rectangle (2 to 33 % of the crop).", span=(0, 1))
+    mixup_alpha: float = key(0.0, "Beta parameter of mixup; 0: off.", span=(0, 10))
+    cutmix_alpha: float = key(0.0, "Beta parameter of cutmix; 0: off. With both, each batch takes one.", span=(0, 10))
+    mix_probability: float = key(
+        1.0, "Share of batches that mixup or cutmix touches, where one is on.", unit="fraction", span=(0, 1)
+    )
+    label_smoothing: float = key(0.0, "Share of the target spread over all classes.", span=(0, 0.9))
+
+
+@dataclass
+class Optim:
+    """The optimizer and its parameter groups."""
+
+    name: str = key(
+        "sgd",
+        "sgd (Nesterov), adamw, or rmsprop_tf (epsilon inside the root, mean square starting at one).",
+        source=KORNBLITH,
+        choices=("sgd", "adamw", "rmsprop_tf"),
+    )
+    lr: float = key(0.01, "Peak learning rate at the effective batch, of the head's neighbours.", span=(0, 100))
+    momentum: float = key(0.9, "Momentum (sgd, rmsprop_tf) or beta1 (adamw).", source=KORNBLITH, span=(0, 0.9999))
+    weight_decay: float = key(0.0, "Coupled L2 for sgd and rmsprop_tf, decoupled for adamw.", span=(0, 10))
+    decay_exclude: list[str] = key(
+        ["norm", "bias"], "Parameter kinds without weight decay: norm (BatchNorm), bias (all others')."
+    )
+    layer_decay: float = key(
+        1.0, "Factor on the rate for each stage further from the head; 1: one rate for all.", span=(0.01, 1)
+    )
+    head_lr_scale: float = key(1.0, "Factor on the head's rate.", span=(0, 1000))
+    clip_norm: float | None = key(None, "Largest gradient norm; null: no clipping.", span=(1e-6, 1e6))
+
+
+@dataclass
+class Schedule:
+    """The rate over each phase, as a factor on `optim.lr`."""
+
+    name: str = key(
+        "cosine", "Shape after the warm-up.", source=KORNBLITH, choices=("cosine", "exponential", "constant")
+    )
+    warmup_epochs: float | None = key(
+        None, "Linear rise from 0; null: none, or by steps.", unit="epochs", span=(0, 1000)
+    )
+    warmup_steps: int | None = key(None, "The same, in steps.", unit="steps", span=(0, 10_000_000))
+    final_lr_fraction: float = key(0.0, "cosine: factor at the end.", span=(0, 1))
+    decay_rate: float = key(0.97, "exponential: factor per decay_epochs, in stairs.", source=TPU, span=(0, 1))
+    decay_epochs: float = key(2.4, "exponential: length of a stair.", unit="epochs", source=TPU, span=(0.001, 1e6))
+
+
+@dataclass
+class Phase:
+    """One part of a fit. The last phase may leave its length out and takes what remains."""
+
+    train: str = key(
+        "all",
+        "What trains: all, head, or the first stage that does (stem, stage1...stage7, top) up to the head.",
+    )
+    epochs: float | None = key(None, "Length.", unit="epochs", span=(0, 100_000))
+    steps: int | None = key(None, "Length, in steps.", unit="steps", span=(0, 100_000_000))
+    lr: float | None = key(None, "Peak rate in this phase; null: optim.lr.", span=(0, 100))
+
+
+@dataclass
+class Train:
+    """Length, phases, numerics, averaging, choosing."""
+
+    total_epochs: float | None = key(None, "Length of the fit.", unit="epochs", span=(0, 100_000))
+    total_steps: int | None = key(None, "Length of the fit, in steps.", unit="steps", span=(0, 100_000_000))
+    phases: list[Phase] = key([], "Parts of the fit, in order; empty: everything trains all the time.")
+    micro_batch_size: int | None = key(
+        None,
+        "Images per forward pass, accumulated to data.batch_size; null: the whole batch at once.",
+        span=(1, 65536),
+    )
+    precision: str = key(
+        "auto",
+        "auto: bf16 autocast where the hardware computes in it, else fp32.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    channels_last: bool = key(True, "Memory layout of activations.")
+    seed: int = key(0, "Seed of initialisation, order, augmentation and dropout.", span=(0, 2**31 - 1))
+    device: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu"))
+    ema_half_life_fraction: float | None = key(
+        None,
+        "Half-life of the weights' moving average as a share of all steps (BatchNorm statistics included); null: off.",
+        unit="fraction",
+        span=(0.0001, 1),
+    )
+    ema_decay: float | None = key(
+        None,
+        "The same as a decay per step, for recipes that state one; null: off.",
+        source=TPU,
+        span=(0, 0.999999),
+    )
+    num_validations: int = key(
+        20, "Evaluations on the selection split over the fit; at most one per epoch.", span=(1, 100_000)
+    )
+    pick: str = key("best", "Which weights are kept: best on the selection split, or last.", choices=("best", "last"))
+    open_test: bool = key(True, "Evaluate the test split once, at the end; false while choosing settings.")
+
+
+@dataclass
+class Track:
+    """Where a run is written and who is told."""
+
+    runs_dir: str = key("runs", "Folder under which run folders are made.")
+    wandb: str = key(
+        "auto",
+        "Weights & Biases; auto: online where an API key is set, else offline.",
+        choices=("auto", "online", "offline", "off"),
+    )
+    project: str = key("efficientnet-workbench", "W&B project.")
+    group: str | None = key(None, "W&B group; null: the recipe's name.")
+    tags: list[str] = key([], "W&B tags.")
+    notes: str | None = key(None, "W&B notes.")
+    log_every_steps: int = key(10, "Steps between rows of metrics.csv.", unit="steps", span=(1, 100_000))
+
+
+@dataclass
+class Recipe:
+    """A whole recipe; what `training.run.fit` takes."""
+
+    about: About = field(default_factory=About)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    schedule: Schedule = field(default_factory=Schedule)
+    train: Train = field(default_factory=Train)
+    track: Track = field(default_factory=Track)

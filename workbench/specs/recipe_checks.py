@@ -1,0 +1,195 @@
+"""Checks across a recipe's keys, and against its dataset card: what no single key can know. No torch, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from workbench.specs.architectures import STAGE_NAMES, Scaling, resolve_arch
+from workbench.specs.card import DatasetCard
+from workbench.specs.duration import steps_per_epoch, to_steps
+from workbench.specs.errors import Problem, UserError
+from workbench.specs.recipe import Recipe
+from workbench.specs.weights import find_weights, is_file
+
+
+def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[Problem]:
+    """Return every contradiction in a recipe.
+
+    Args:
+        recipe: Values already of the right type and range.
+        card: Its dataset card, or None if that could not be read (then reported elsewhere).
+        source: Name of the recipe, for the messages.
+    """
+    problems = [
+        Problem(f"{source}: {where}", given, allowed, remedy)
+        for where, given, allowed, remedy in (
+            *_model(recipe),
+            *_lengths(recipe),
+            *_numbers(recipe),
+            *(_against_card(recipe, card) if card else ()),
+        )
+    ]
+    return problems
+
+
+_Found = Iterator[tuple[str, str, str, str]]
+
+
+def _from_error(error: UserError) -> _Found:
+    for problem in error.problems:
+        yield problem.where, problem.given, problem.allowed, problem.remedy
+
+
+def _model(recipe: Recipe) -> _Found:
+    try:
+        scaling: Scaling = resolve_arch(recipe.model.arch)
+    except UserError as error:
+        yield from _from_error(error)
+        return
+    weights = recipe.model.weights
+    if weights is not None and not is_file(weights):
+        try:
+            find_weights(weights, scaling.name)
+        except UserError as error:
+            yield from _from_error(error)
+    if recipe.model.bn_momentum is not None and recipe.model.bn_momentum_by_epoch:
+        yield (
+            "model.bn_momentum",
+            f"{recipe.model.bn_momentum} together with bn_momentum_by_epoch=true",
+            "one of the two",
+            "set model.bn_momentum=null or model.bn_momentum_by_epoch=false",
+        )
+
+
+def _lengths(recipe: Recipe) -> _Found:
+    train, schedule = recipe.train, recipe.schedule
+    given = f"total_epochs={train.total_epochs}, total_steps={train.total_steps}"
+    if (train.total_epochs is None) == (train.total_steps is None):
+        yield (
+            "train.total_epochs",
+            given,
+            "exactly one of train.total_epochs and train.total_steps",
+            "set one and leave the other null",
+        )
+    elif not (train.total_epochs or train.total_steps):
+        yield "train.total_epochs", given, "more than 0", "give the fit a length"
+    if schedule.warmup_epochs is not None and schedule.warmup_steps is not None:
+        yield (
+            "schedule.warmup_epochs",
+            f"warmup_epochs={schedule.warmup_epochs}, warmup_steps={schedule.warmup_steps}",
+            "at most one of the two",
+            "set one of them to null",
+        )
+    if train.ema_decay is not None and train.ema_half_life_fraction is not None:
+        yield (
+            "train.ema_decay",
+            f"ema_decay={train.ema_decay}, ema_half_life_fraction={train.ema_half_life_fraction}",
+            "at most one of the two",
+            "set one of them to null",
+        )
+    for number, phase in enumerate(train.phases):
+        last = number == len(train.phases) - 1
+        where = f"train.phases[{number}]"
+        if phase.train not in ("all", *STAGE_NAMES):
+            yield (
+                f"{where}.train",
+                phase.train,
+                "all, " + ", ".join(STAGE_NAMES),
+                "name the first stage to train",
+            )
+        if phase.epochs is not None and phase.steps is not None:
+            yield where, f"epochs={phase.epochs}, steps={phase.steps}", "one of the two", "remove one"
+        if not last and phase.epochs is None and phase.steps is None:
+            yield (
+                where,
+                "no length",
+                "epochs or steps for every phase but the last",
+                "give this phase a length",
+            )
+
+
+def _numbers(recipe: Recipe) -> _Found:
+    batch, micro = recipe.data.batch_size, recipe.train.micro_batch_size
+    if micro is not None and batch % micro:
+        divisors = ", ".join(str(n) for n in range(1, min(batch, 512) + 1) if batch % n == 0)
+        yield (
+            "train.micro_batch_size",
+            str(micro),
+            f"a divisor of data.batch_size={batch}: {divisors}",
+            "choose a divisor, so that every step sees the whole effective batch",
+        )
+    for kind in recipe.optim.decay_exclude:
+        if kind not in ("norm", "bias"):
+            yield "optim.decay_exclude", kind, "norm, bias", "name parameter kinds"
+    crop, resize = recipe.data.eval_resolution or recipe.data.resolution, recipe.data.eval_resize
+    if crop and resize and resize < crop:
+        yield (
+            "data.eval_resize",
+            f"{resize}, smaller than the evaluation crop of {crop}",
+            f"{crop} or more",
+            "raise data.eval_resize or lower data.eval_resolution",
+        )
+    if recipe.optim.lr == 0:
+        yield "optim.lr", "0", "more than 0", "give the fit a learning rate"
+
+
+def _against_card(recipe: Recipe, card: DatasetCard) -> _Found:
+    stated = recipe.model.num_classes
+    if stated is not None and card.num_classes is not None and stated != card.num_classes:
+        yield (
+            "model.num_classes",
+            str(stated),
+            f"{card.num_classes}, as the card {card.name} says",
+            "remove model.num_classes: the card decides",
+        )
+    if card.layout == "image_folder" and not card.folder and recipe.data.path is None:
+        yield (
+            "data.path",
+            "null",
+            f"the image folder, as data.card={card.name} needs one",
+            "add data.path=DIR, a folder of one folder per class (or of train/, val/, test/)",
+        )
+    num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
+    if num_images is not None and not recipe.data.allow_partial:
+        yield from _against_size(recipe, num_images)
+
+
+def _against_size(recipe: Recipe, num_images: int) -> _Found:
+    try:
+        epoch_steps = steps_per_epoch(num_images, recipe.data.batch_size)
+    except UserError as error:
+        yield from _from_error(error)
+        return
+    total = to_steps(recipe.train.total_epochs, recipe.train.total_steps, epoch_steps)
+    try:
+        phase_lengths(recipe, total, epoch_steps)
+    except UserError as error:
+        yield from _from_error(error)
+
+
+def phase_lengths(recipe: Recipe, total: int, epoch_steps: int) -> list[int]:
+    """Return the steps of each phase; the last takes what remains.
+
+    Args:
+        recipe: The recipe; with no phases, the whole fit is one.
+        total: Steps of the fit.
+        epoch_steps: Steps of one epoch.
+
+    Raises:
+        UserError: The phases are longer than the fit, or leave it unfilled.
+    """
+    phases = recipe.train.phases
+    if not phases:
+        return [total]
+    lengths = [to_steps(phase.epochs, phase.steps, epoch_steps) for phase in phases]
+    last = phases[-1]
+    if last.epochs is None and last.steps is None:
+        lengths[-1] = total - sum(lengths)
+    if sum(lengths) != total or min(lengths) <= 0:
+        raise UserError.of(
+            "train.phases",
+            f"phases of {', '.join(map(str, lengths))} steps in a fit of {total}",
+            f"lengths above 0 that add up to {total} steps",
+            "lengthen train.total_epochs, shorten a phase, or leave the last phase's length out",
+        )
+    return lengths

@@ -1,0 +1,1 @@
+"""Fitting: classifier, optimizers, schedules, averaging, metrics, tracking and the run folder."""

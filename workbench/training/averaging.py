@@ -1,0 +1,133 @@
+"""The moving average of the weights, and the best weights by selection. Both survive a restart.
+
+Order matters: `BestWeights` stands before `WeightAverage` in the Trainer's callbacks, so that it sees the averaged
+weights that were just validated, before they are swapped out again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from workbench.specs.metric_names import HIGHER_IS_BETTER
+
+
+def half_life_decay(half_life_steps: float) -> float:
+    """Return the decay per step at which an average forgets half in `half_life_steps`."""
+    return 0.5 ** (1 / max(1.0, half_life_steps))
+
+
+class WeightAverage(lightning.Callback):
+    """Keeps an exponential moving average of all weights and BatchNorm statistics; validation sees the average.
+
+    After t updates the decay is min(decay, (1 + t) / (10 + t)), TensorFlow's warm-up rule (tensorflow/tpu utils.py),
+    so that a short run does not average in its first random steps.
+
+    Args:
+        decay: Decay per optimizer step, in [0, 1).
+    """
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self.average: dict[str, Tensor] | None = None
+        self.updates = 0
+        self._swapped = False
+
+    def on_fit_start(self, trainer: Any, pl_module: lightning.LightningModule) -> None:
+        """Begin from the model's own weights, or put a restored average on the device."""
+        own = pl_module.net.state_dict()
+        if self.average is None:
+            self.average = {name: tensor.detach().clone() for name, tensor in own.items()}
+        else:
+            self.average = {name: self.average[name].to(tensor.device) for name, tensor in own.items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update once per optimizer step, not once per micro-batch."""
+        if trainer.global_step == self.updates:
+            return
+        self.updates = trainer.global_step
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, tensor in pl_module.net.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - decay)
+            else:
+                self.average[name].copy_(tensor)
+
+    def swap(self, pl_module: lightning.LightningModule) -> None:
+        """Exchange the model's weights and the average."""
+        own = {name: tensor.detach().clone() for name, tensor in pl_module.net.state_dict().items()}
+        pl_module.net.load_state_dict(self.average)
+        self.average = own
+        self._swapped = not self._swapped
+
+    def on_validation_start(self, trainer: Any, pl_module: lightning.LightningModule) -> None:
+        """Validate the average."""
+        if self.average is not None and trainer.state.fn == "fit":
+            self.swap(pl_module)
+
+    def on_validation_end(self, trainer: Any, pl_module: lightning.LightningModule) -> None:
+        """Go on with the weights themselves."""
+        if self._swapped:
+            self.swap(pl_module)
+
+    def on_exception(self, trainer: Any, pl_module: lightning.LightningModule, exception: BaseException) -> None:
+        """Put the weights back if validation was interrupted."""
+        if self._swapped:
+            self.swap(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"average": self.average, "updates": self.updates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore from a checkpoint."""
+        self.average, self.updates = state_dict["average"], state_dict["updates"]
+
+
+class BestWeights(lightning.Callback):
+    """Keeps the weights with the best selection score in a file, written beside and then renamed.
+
+    Args:
+        path: Where to.
+        metric: Score to choose by, such as `top1`.
+    """
+
+    def __init__(self, path: Path, metric: str):
+        self.path, self.metric = path, metric
+        self.higher_is_better = HIGHER_IS_BETTER[metric]
+        self.best: float | None = None
+        self.step = 0
+
+    def on_validation_end(self, trainer: Any, pl_module: lightning.LightningModule) -> None:
+        """Keep the weights that were just validated, if they are the best so far (a tie keeps the earlier)."""
+        score = trainer.callback_metrics.get(f"val/{self.metric}")
+        if score is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        value = float(score) if self.higher_is_better else -float(score)
+        if self.best is None or value > self.best:
+            self.best, self.step = value, trainer.global_step
+            self._write(pl_module.net.state_dict())
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
+        beside = self.path.with_name(f".{self.path.name}.part")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
+        os.replace(beside, self.path)
+
+    def load_into(self, pl_module: lightning.LightningModule) -> None:
+        """Put the best weights into the model."""
+        pl_module.net.load_state_dict(load_file(self.path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore from a checkpoint."""
+        self.best, self.step = state_dict["best"], state_dict["step"]

@@ -1,0 +1,203 @@
+"""Turn a recipe's values into a datamodule, a classifier and a Trainer. Only here and in `run.py` is a recipe read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from workbench.data.datamodules import ImageDataModule
+from workbench.specs.architectures import resolve_arch
+from workbench.specs.card import DatasetCard
+from workbench.specs.duration import steps_per_epoch, to_steps
+from workbench.specs.errors import UserError
+from workbench.specs.recipe import Recipe
+from workbench.specs.recipe_checks import phase_lengths
+from workbench.specs.weights import Preprocessing, facts_of
+from workbench.training import machine
+from workbench.training.averaging import half_life_decay
+from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.schedules import PhasePlan
+
+_AUGMENT_KEYS = (
+    "min_crop_area",
+    "max_crop_aspect",
+    "flip",
+    "policy",
+    "num_ops",
+    "magnitude",
+    "cutout",
+    "mixup_alpha",
+    "cutmix_alpha",
+    "mix_probability",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """A fit in steps.
+
+    Args:
+        epoch_steps: Steps of one epoch.
+        total_steps: Steps of the fit.
+        phases: Its parts.
+        validate_every_epochs: Epochs between evaluations on the selection split.
+    """
+
+    epoch_steps: int
+    total_steps: int
+    phases: tuple[PhasePlan, ...]
+    validate_every_epochs: int
+
+
+def lengths_of(recipe: Recipe, num_images: int) -> Lengths:
+    """Convert a recipe's durations for a training split of `num_images`.
+
+    Raises:
+        UserError: Less than one batch, or phases that do not add up.
+    """
+    epoch_steps = steps_per_epoch(num_images, recipe.data.batch_size)
+    total = max(1, to_steps(recipe.train.total_epochs, recipe.train.total_steps, epoch_steps))
+    steps = phase_lengths(recipe, total, epoch_steps)
+    stated = [(phase.train, phase.lr) for phase in recipe.train.phases] or [("all", None)]
+    phases = tuple(
+        PhasePlan(train, count, lr or recipe.optim.lr) for (train, lr), count in zip(stated, steps, strict=True)
+    )
+    epochs = math.ceil(total / epoch_steps)
+    return Lengths(epoch_steps, total, phases, max(1, epochs // recipe.train.num_validations))
+
+
+def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
+    """Return (side of training crops, evaluation preprocessing) of a recipe."""
+    base = facts_of(recipe.model.weights, resolve_arch(recipe.model.arch)).preprocessing
+    resolution = recipe.data.resolution or base.crop
+    return resolution, base.at(recipe.data.eval_resolution or resolution, recipe.data.eval_resize)
+
+
+def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing | None = None) -> ImageDataModule:
+    """Build the datamodule; a finished model brings its own preprocessing."""
+    resolution, own = preprocessing_for(recipe)
+    in_memory = card.layout in ("blossoms", "cifar10")
+    return ImageDataModule(
+        card,
+        recipe.data.root,
+        path=recipe.data.path,
+        preprocessing=preprocessing or own,
+        resolution=resolution,
+        batch_size=recipe.data.batch_size,
+        micro_batch_size=recipe.train.micro_batch_size,
+        augment={key: getattr(recipe.augment, key) for key in _AUGMENT_KEYS},
+        train_on=recipe.data.train_on,
+        holdout_fraction=recipe.data.holdout_fraction,
+        allow_partial=recipe.data.allow_partial,
+        download=recipe.data.download,
+        num_workers=machine.choose_workers(recipe.data.num_workers, in_memory),
+        seed=recipe.train.seed,
+    )
+
+
+def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> EfficientNetClassifier:
+    """Build the classifier with its weights.
+
+    Raises:
+        UserError: Weights missing or of another architecture, or another number of classes than stated.
+    """
+    stated = recipe.model.num_classes
+    if stated is not None and stated != data.num_classes:
+        raise UserError.of(
+            "model.num_classes",
+            stated,
+            f"{data.num_classes}, as found in the files",
+            "remove model.num_classes",
+        )
+    return EfficientNetClassifier(
+        recipe.model.arch,
+        data.num_classes,
+        recipe.model.weights,
+        recipe.model.head,
+        classes=data.classes,
+        preprocessing=dataclasses.asdict(data.preprocessing),
+        label_smoothing=recipe.augment.label_smoothing,
+        network=network_options(recipe, lengths.epoch_steps),
+        optim={"name": recipe.optim.name, "momentum": recipe.optim.momentum, **group_options(recipe)},
+        schedule=schedule_options(recipe, lengths.epoch_steps),
+        phases=[dataclasses.asdict(phase) for phase in lengths.phases],
+        frozen_bn=recipe.model.frozen_bn,
+        channels_last=recipe.train.channels_last,
+        seed=recipe.train.seed,
+    )
+
+
+def group_options(recipe: Recipe) -> dict[str, Any]:
+    """Return the arguments of `parameter_groups` that a recipe states."""
+    keys = ("lr", "weight_decay", "decay_exclude", "layer_decay", "head_lr_scale")
+    return {key: getattr(recipe.optim, key) for key in keys}
+
+
+def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
+    """Return the arguments of `EfficientNet` that a recipe states."""
+    options: dict[str, Any] = {"dropout": recipe.model.dropout, "drop_path": recipe.model.drop_path}
+    if recipe.model.bn_momentum is not None:
+        options["bn_momentum"] = recipe.model.bn_momentum
+    if recipe.model.bn_momentum_by_epoch:
+        options["bn_momentum"] = min(10 / epoch_steps, 0.1)
+    return options
+
+
+def schedule_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
+    """Return the arguments of `rate_factor` that a recipe states."""
+    schedule = recipe.schedule
+    return {
+        "name": schedule.name,
+        "warmup_steps": to_steps(schedule.warmup_epochs, schedule.warmup_steps, epoch_steps),
+        "final_lr_fraction": schedule.final_lr_fraction,
+        "decay_rate": schedule.decay_rate,
+        "decay_steps": schedule.decay_epochs * epoch_steps,
+    }
+
+
+def ema_decay(recipe: Recipe, total_steps: int) -> float | None:
+    """Return the average's decay per step, or None if it is off."""
+    if recipe.train.ema_half_life_fraction is not None:
+        return half_life_decay(recipe.train.ema_half_life_fraction * total_steps)
+    return recipe.train.ema_decay
+
+
+def build_trainer(
+    recipe: Recipe,
+    lengths: Lengths | None,
+    folder: Path,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[Any] = (),
+) -> lightning.Trainer:
+    """Build the Trainer of a fit, or, without lengths, one that only evaluates."""
+    device = machine.accelerator(recipe.train.device)
+    fitting: dict[str, Any] = {}
+    if lengths is not None:
+        micro = recipe.train.micro_batch_size or recipe.data.batch_size
+        fitting = {
+            "max_steps": lengths.total_steps,
+            "max_epochs": -1,
+            "accumulate_grad_batches": recipe.data.batch_size // micro,
+            "gradient_clip_val": recipe.optim.clip_norm,
+            "check_val_every_n_epoch": lengths.validate_every_epochs,
+            "log_every_n_steps": recipe.track.log_every_steps,
+        }
+    return lightning.Trainer(
+        accelerator=device,
+        devices=1,
+        precision=machine.choose_precision(recipe.train.precision, device),
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        logger=list(loggers) or False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **fitting,
+    )

@@ -1,0 +1,68 @@
+"""Score a finished run or model again: same images, same preprocessing, and test openings counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench import recipe_files
+from workbench.data import splits
+from workbench.models.portable import read_description
+from workbench.specs.errors import UserError
+from workbench.training import building, results, run_folder
+from workbench.training.classifier import EfficientNetClassifier
+
+
+def evaluate(path: str | Path, split: str = splits.TEST, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Score a finished run or portable model on one split of its dataset, or of another that `overrides` names.
+
+    Args:
+        path: A run folder or a model folder.
+        split: `test` or `selection`.
+        overrides: Changes to the model's own recipe, such as `data.root=DIR`.
+
+    Returns:
+        `{"model", "dataset", "split", "metric", "scores": {..., "n", "interval95"}, "test_openings", "stamps"}`.
+
+    Raises:
+        UserError: No model there, no such images, or classes that are not the model's.
+    """
+    folder, description = read_description(path)
+    stored = description["provenance"].get("recipe")
+    if stored is None:
+        raise UserError.of(
+            folder,
+            "a model without its recipe",
+            "a model that `fit` wrote",
+            "evaluate it from Python with a datamodule",
+        )
+    loaded = recipe_files.load_layers([(str(folder / "model.json"), stored)], overrides, "unnamed")
+    classifier = EfficientNetClassifier.load(folder)
+    data = building.build_data(loaded.recipe, loaded.card, classifier.preprocessing)
+    if data.classes != classifier.classes:
+        odd = sorted(set(data.classes) ^ set(classifier.classes)) or ["the order"]
+        raise UserError.of(
+            f"dataset {data.card.name}",
+            f"{data.num_classes} classes that are not the model's ({', '.join(odd[:5])})",
+            f"the model's {len(classifier.classes)} classes",
+            "evaluate on the set that the model was trained for",
+        )
+    rows = data.rows(split)
+    if not len(rows):
+        raise UserError.of("evaluate", f"--split {split}", "a split that holds images", "choose the other split")
+    openings = None
+    if split == splits.TEST:
+        with run_folder.disk_errors(folder):
+            openings = run_folder.record_test_opening(folder, "evaluate", len(rows))
+    trainer = building.build_trainer(loaded.recipe, None, folder)
+    result = results.run_split(trainer, classifier, data, split)
+    return {
+        "model": str(folder),
+        "dataset": data.card.name,
+        "split": split,
+        "metric": data.card.metric,
+        "scores": result.scores(),
+        "test_openings": openings,
+        "stamps": list(data.table.stamps),
+    }

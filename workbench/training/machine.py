@@ -1,0 +1,127 @@
+"""What the machine is and what suits it: precision, loader processes, memory settings, versions."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "datasets",
+    "wandb",
+    "omegaconf",
+    "numpy",
+    "pillow",
+)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # numbers from glibc's malloc.h
+
+
+def accelerator(device: str) -> str:
+    """Return `gpu` or `cpu` for a recipe's `train.device`."""
+    return device if device != "auto" else "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """Return Lightning's word for a recipe's `train.precision`.
+
+    `auto` takes bf16 autocast only where the hardware computes in it: on a CPU without such instructions bf16 was
+    measured some 10 times slower than fp32 (results/step_speed.csv). fp16 makes this family's gradients NaN more easily.
+    """
+    if precision == "auto":
+        if device == "gpu":
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        else:
+            precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+
+
+def choose_workers(num_workers: int | None, in_memory: bool) -> int:
+    """Return the number of loader processes: none for images that are in memory already, else one core less."""
+    if num_workers is not None:
+        return num_workers
+    return 0 if in_memory else max(1, min(8, (os.cpu_count() or 2) - 1))
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep large freed blocks instead of giving them back after every step.
+
+    Without this, each step's activations are mapped and faulted in anew: B0 at 176 px was measured at 17 to 21
+    images/s without and 33 with it on 2 cores (results/step_speed.csv). Other systems are left alone.
+
+    Returns:
+        Whether it took effect.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    except (OSError, AttributeError):
+        return False
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Return the most memory used so far: of the GPU's allocator, or of this process."""
+    if device == "gpu":
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def describe() -> dict[str, Any]:
+    """Return versions, git state and hardware as plain values."""
+    return {
+        "workbench": metadata.version("efficientnet-workbench") if _installed() else "source",
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _LIBRARIES},
+        "git": _git(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _installed() -> bool:
+    try:
+        metadata.version("efficientnet-workbench")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git() -> dict[str, Any] | None:
+    """Return the source tree's commit and whether it is changed, or None outside a checkout."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, timeout=10)
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=source, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return {"commit": commit.stdout.strip(), "changed": bool(status.stdout.strip())}

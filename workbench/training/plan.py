@@ -1,0 +1,148 @@
+"""`fit --plan`: what a recipe would do, without reading an image or loading a weight."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench import shipped
+from workbench.data import splits
+from workbench.models.efficientnet import EfficientNet, stages_before
+from workbench.recipe_files import LoadedRecipe
+from workbench.specs.architectures import STAGE_NAMES, count_madds, count_parameters, resolve_arch
+from workbench.specs.weights import facts_of, is_file
+from workbench.training import building, machine
+from workbench.training.building import Lengths
+from workbench.training.optimizers import parameter_groups
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit would do; every field is plain and printable.
+
+    Args:
+        facts: (what, value) lines.
+        phases: One row per phase: what trains, steps, peak rate, trainable parameters and share.
+        groups: One row per parameter group: name, tensors, parameters, rate, decay.
+        lengths: The fit in steps.
+    """
+
+    facts: list[tuple[str, str]]
+    phases: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
+    lengths: Lengths
+
+
+def plan(loaded: LoadedRecipe) -> Plan:
+    """Work a recipe out on tensors without content.
+
+    Raises:
+        UserError: The recipe cannot run, as `fit` would find before its first step.
+    """
+    recipe, card = loaded.recipe, loaded.card
+    num_images, num_classes, counted = _sizes(loaded)
+    lengths = building.lengths_of(recipe, num_images)
+    scaling = resolve_arch(recipe.model.arch)
+    with torch.device("meta"):
+        network = building.network_options(recipe, lengths.epoch_steps)
+        net = EfficientNet(scaling, num_classes, recipe.model.head, **network)
+    groups = [
+        {
+            "group": group["name"],
+            "tensors": len(group["params"]),
+            "parameters": sum(p.numel() for p in group["params"]),
+            "peak_lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+        }
+        for group in parameter_groups(net, **building.group_options(recipe))
+    ]
+    by_stage = {name: sum(p.numel() for p in stage.parameters()) for name, stage in net.stages.items()}
+    total = sum(by_stage.values())
+    phases = []
+    for phase in lengths.phases:
+        trained = sum(by_stage[name] for name in STAGE_NAMES if name not in stages_before(phase.train))
+        row = {"train": phase.train, "steps": phase.steps, "peak_lr": phase.lr}
+        phases.append({**row, "trainable": trained, "share": trained / total})
+    resolution, preprocessing = building.preprocessing_for(recipe)
+    backbone = sum(count_parameters(scaling, 0).values())
+    images = lengths.total_steps * recipe.data.batch_size
+    micro = recipe.train.micro_batch_size or recipe.data.batch_size
+    device = machine.accelerator(recipe.train.device)
+    facts = [
+        (
+            "dataset",
+            f"{card.title or card.name}: {num_images} training images {counted}, {num_classes} classes",
+        ),
+        ("model", f"{scaling.name}, {total:,} parameters ({backbone:,} without head)"),
+        (
+            "input",
+            f"train {resolution} px; evaluate resize {preprocessing.resize}, crop {preprocessing.crop} px",
+        ),
+        (
+            "MAdds per image",
+            f"{count_madds(scaling, num_classes, resolution) / 1e9:.3f} G at {resolution} px",
+        ),
+        (
+            "length",
+            f"{lengths.total_steps} steps = {lengths.total_steps / lengths.epoch_steps:.4g} epochs of "
+            f"{lengths.epoch_steps} steps; {images:,} images seen",
+        ),
+        ("batch", f"{recipe.data.batch_size} = {recipe.data.batch_size // micro} x {micro}"),
+        ("selection", _selection(recipe.data.train_on, lengths)),
+        ("device", f"{device}, {machine.choose_precision(recipe.train.precision, device)}"),
+        ("download", _download(loaded)),
+        ("expected time", expected_time(scaling.name, resolution, lengths, recipe.data.batch_size, device)),
+    ]
+    return Plan(facts, phases, groups, lengths)
+
+
+def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str]:
+    """Return (training images, classes, where from): from the card, or by listing the files."""
+    recipe, card = loaded.recipe, loaded.card
+    stated = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
+    if stated is not None and card.num_classes is not None and not recipe.data.allow_partial:
+        return stated, card.num_classes, "by its card"
+    recipe.data.download = False
+    data = building.build_data(recipe, card)
+    return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk"
+
+
+def _selection(train_on: str, lengths: Lengths) -> str:
+    if train_on == "train+selection":
+        return "none left: trained on; the last weights are kept"
+    return f"evaluated every {lengths.validate_every_epochs} epochs and at the end"
+
+
+def _download(loaded: LoadedRecipe) -> str:
+    recipe, card = loaded.recipe, loaded.card
+    parts = []
+    if recipe.model.weights and not is_file(recipe.model.weights):
+        entry = facts_of(recipe.model.weights, resolve_arch(recipe.model.arch))
+        if entry.megabytes:
+            parts.append(f"{entry.megabytes:.0f} MB of weights ({entry.name}) unless cached")
+    if card.downloadable and recipe.data.download:
+        parts.append(f"{card.title} into {recipe.data.root} unless it is there")
+    return "; ".join(parts) or "nothing"
+
+
+def expected_time(arch: str, resolution: int, lengths: Lengths, batch_size: int, device: str) -> str:
+    """Return hours or minutes of training from results/step_speed.csv, or that this was not measured here.
+
+    A row counts if architecture, resolution, trained part and hardware are the same; phases add up.
+    """
+    table = shipped.RESULTS / "step_speed.csv"
+    described = machine.describe()
+    hardware = described["gpu"] if device == "gpu" else f"{described['processor']} x {described['cores']}"
+    seconds = 0.0
+    rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
+    for phase in lengths.phases:
+        key = {"arch": arch, "resolution": str(resolution), "train": phase.train, "hardware": hardware}
+        speeds = [float(r["images_per_second"]) for r in rows if all(r.get(k) == v for k, v in key.items())]
+        if not speeds:
+            return f"not measured here (`python benchmarks/step_speed.py --arch {arch} --resolution {resolution}`)"
+        seconds += phase.steps * batch_size / max(speeds)
+    text = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
+    return f"{text} of training, by the measured speed on this hardware"

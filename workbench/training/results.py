@@ -1,0 +1,100 @@
+"""Scores of one split of one trained model, and the files that hold them.
+
+Every score of a finished run comes from `SplitResult.scores`, and predictions.csv holds what they are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.data.datamodules import ImageDataModule
+from workbench.specs.metric_names import MEAN_PER_CLASS, TOP1, TOP5
+from workbench.training import run_folder
+from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.metrics import SplitScores, interval95, ranks
+
+PREDICTION_COLUMNS = ("id", "class", "predicted", "confidence", "class_probability", "class_rank")
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """A model's outputs on one split.
+
+    Args:
+        split: `selection` or `test`.
+        metric: The dataset's own metric, which the interval is of.
+        logits: (N, classes) float32.
+        targets: (N,) int64.
+        rows: (N,) row of each image in the set's table.
+    """
+
+    split: str
+    metric: str
+    logits: Tensor
+    targets: Tensor
+    rows: Tensor
+
+    def scores(self) -> dict[str, Any]:
+        """Return every score, `n`, and `interval95` of the dataset's metric, as plain values."""
+        collected = SplitScores(self.logits.shape[1])
+        collected.update(self.logits, self.targets)
+        right = ranks(self.logits, self.targets).numpy() <= (min(5, self.logits.shape[1]) if self.metric == TOP5 else 1)
+        interval = interval95(self.metric, right, self.targets.numpy())
+        return {**collected.compute(), "n": len(self.targets), "interval95": interval and list(interval)}
+
+    def confusion(self) -> np.ndarray:
+        """Return (classes, classes) counts; rows are the truth."""
+        counts = np.zeros((self.logits.shape[1],) * 2, dtype=np.int64)
+        np.add.at(counts, (self.targets.numpy(), self.logits.argmax(1).numpy()), 1)
+        return counts
+
+    def mistakes(self, most: int) -> list[tuple[int, int, int, float]]:
+        """Return the most confident mistakes: (row, class, predicted, confidence), worst first."""
+        confidence, predicted = self.logits.softmax(1).max(1)
+        wrong = torch.nonzero(predicted != self.targets).ravel()
+        worst = wrong[confidence[wrong].argsort(descending=True)][:most]
+        return [(int(self.rows[i]), int(self.targets[i]), int(predicted[i]), float(confidence[i])) for i in worst]
+
+
+def run_split(
+    trainer: lightning.Trainer, classifier: EfficientNetClassifier, data: ImageDataModule, split: str
+) -> SplitResult:
+    """Run a model over a split once, without gradients, in table order."""
+    data.predict_split = split
+    outputs = trainer.predict(classifier, datamodule=data)
+    logits, targets, rows = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    return SplitResult(split, data.card.metric, logits, targets, rows)
+
+
+def write_predictions(path: Path, result: SplitResult, data: ImageDataModule) -> None:
+    """Write predictions.csv: a row per image, from which every score can be computed again."""
+    probabilities = result.logits.double().softmax(1)
+    own_rank = ranks(result.logits, result.targets)
+    rows = []
+    for i, (row, target) in enumerate(zip(result.rows.tolist(), result.targets.tolist(), strict=True)):
+        predicted = int(result.logits[i].argmax())
+        confidence, own = float(probabilities[i, predicted]), float(probabilities[i, target])
+        names = data.table.ids[row], data.classes[target], data.classes[predicted]
+        rows.append((*names, f"{confidence:.9g}", f"{own:.9g}", int(own_rank[i])))
+    run_folder.write_rows(path, PREDICTION_COLUMNS, rows)
+
+
+def scores_from_predictions(rows: list[dict[str, str]], num_classes: int) -> dict[str, float]:
+    """Compute top1, top5, mean_per_class and loss again from the rows of predictions.csv."""
+    own_rank = np.array([int(row["class_rank"]) for row in rows])
+    names = np.array([row["class"] for row in rows])
+    right = own_rank == 1
+    return {
+        TOP1: float(right.mean()),
+        TOP5: float((own_rank <= min(5, num_classes)).mean()),
+        MEAN_PER_CLASS: float(np.mean([right[names == name].mean() for name in np.unique(names)])),
+        "loss": float(np.mean([-math.log(max(float(row["class_probability"]), 1e-300)) for row in rows])),
+    }

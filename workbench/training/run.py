@@ -1,0 +1,259 @@
+"""`fit(recipe)`: from a recipe to a finished run folder. Command line, sweeps, notebooks and tests all end here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from rich.console import Console
+
+from workbench import card_files, recipe_files
+from workbench.data import splits
+from workbench.data.datamodules import ImageDataModule
+from workbench.specs.published import published_for
+from workbench.specs.recipe import Recipe
+from workbench.training import building, machine, results, run_folder, run_page, tracking
+from workbench.training.averaging import BestWeights, WeightAverage
+from workbench.training.building import Lengths
+from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.metrics_csv import MetricsCsv
+from workbench.training.monitor import LastCheckpoint, StepMonitor
+from workbench.training.progress import FitProgress
+from workbench.training.results import SplitResult
+
+log = logging.getLogger("workbench")
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOutcome:
+    """What a fit leaves.
+
+    Args:
+        folder: The run folder.
+        result: The content of its result.json.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+
+
+def fit(recipe: Recipe, resume: Path | None = None, console: Console | None = None) -> FitOutcome:
+    """Train by a recipe, choose by selection, open test once, write the run folder.
+
+    Args:
+        recipe: A checked recipe, as `recipe_files.load` returns it in `.recipe`.
+        resume: A run folder to go on with; its own recipe should be the one given.
+        console: Where progress is shown; standard error if None.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        UserError: Anything that the user can put right, such as missing files or a loss that is not finite.
+        KeyboardInterrupt: Interrupted; the folder can be resumed.
+    """
+    console = console or Console(stderr=True)
+    folder = resume or run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
+    with run_folder.disk_errors(folder), logging_to(folder, console):
+        if resume is None:
+            run_folder.write_text(folder / run_folder.RECIPE, recipe_files.to_yaml(recipe))
+            run_folder.write_text(folder / run_folder.COMMAND, run_folder.command_line() + "\n")
+            run_folder.write_json(folder / run_folder.ENVIRONMENT, machine.describe())
+        lightning.seed_everything(recipe.train.seed, verbose=False)
+        if machine.accelerator(recipe.train.device) == "cpu":
+            machine.keep_freed_memory()
+        data = building.build_data(recipe, card_files.load_card(recipe.data.card))
+        write_splits(folder, data)
+        lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
+        classifier = building.build_classifier(recipe, data, lengths)
+        log.info(str(classifier.load_report or "no pretrained weights: training from random initialisation"))
+        return _Fit(recipe, folder, data, lengths, classifier, console).run()
+
+
+class _Fit:
+    """One fit's parts, so that its steps below read as a list."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        data: ImageDataModule,
+        lengths: Lengths,
+        classifier: EfficientNetClassifier,
+        console: Console,
+    ):
+        self.recipe, self.folder, self.data, self.lengths = recipe, folder, data, lengths
+        self.classifier, self.console = classifier, console
+        metric = data.card.metric
+        checkpoints = folder / run_folder.CHECKPOINTS
+        self.last = checkpoints / run_folder.LAST
+        self.monitor = StepMonitor(
+            recipe.track.log_every_steps, recipe.train.micro_batch_size or recipe.data.batch_size
+        )
+        self.best = BestWeights(checkpoints / run_folder.BEST, metric)
+        decay = building.ema_decay(recipe, lengths.total_steps)
+        self.average = WeightAverage(decay) if decay is not None else None
+        self.progress = FitProgress(console, self.monitor, lengths.total_steps, metric)
+        self.began = time.perf_counter()
+
+    def run(self) -> FitOutcome:
+        mode, reason = tracking.choose_mode(self.recipe.track.wandb)
+        log.info("W&B %s (%s)", mode, reason)
+        wandb_logger, failed = None, True
+        try:
+            if mode != "off":
+                config = recipe_files.to_dict(self.recipe)
+                name = self.recipe.about.name
+                wandb_logger = tracking.wandb_logger(self.recipe.track, mode, self.folder, name, config)
+            self.train(wandb_logger)
+            selection, test = self.score()
+            outcome = self.write(selection, test)
+            if wandb_logger is not None and (shown := test or selection) is not None:
+                scores = {"val": outcome.result["selection"], "test": outcome.result["test"]}
+                tracking.log_result(wandb_logger, scores, shown, self.data)
+                if mode == "online":
+                    tracking.log_model(wandb_logger, self.folder)
+            failed = False
+            return outcome
+        finally:
+            tracking.finish(wandb_logger, failed)
+
+    def train(self, wandb_logger: Any) -> None:
+        """Fit, from the last checkpoint if there is one."""
+        resuming = self.last.is_file()
+        step = None
+        if resuming:
+            step = torch.load(self.last, weights_only=True, map_location="cpu")["global_step"]
+            log.info("going on from step %d", step)
+        loggers = [
+            MetricsCsv(self.folder / run_folder.METRICS, step),
+            *([wandb_logger] if wandb_logger else []),
+        ]
+        callbacks = [self.monitor, self.progress, self.best]
+        callbacks += [self.average] if self.average else []
+        callbacks += [LastCheckpoint(self.last)]
+        trainer = building.build_trainer(self.recipe, self.lengths, self.folder, callbacks, loggers)
+        with interruptible(trainer):
+            trainer.fit(self.classifier, datamodule=self.data, ckpt_path=self.last if resuming else None)
+        if self.average is not None:
+            self.average.swap(self.classifier)
+
+    def score(self) -> tuple[SplitResult | None, SplitResult | None]:
+        """Choose the weights by selection, then open test, once."""
+        trainer = building.build_trainer(self.recipe, None, self.folder)
+        selection = test = None
+        self.picked_step = self.lengths.total_steps
+        if len(self.data.rows(splits.SELECTION)):
+            selection = results.run_split(trainer, self.classifier, self.data, splits.SELECTION)
+            earlier = self.best.best is not None and self.best.step != self.lengths.total_steps
+            if self.recipe.train.pick == "best" and earlier and self.best.best > self.signed(selection):
+                self.best.load_into(self.classifier)
+                self.picked_step = self.best.step
+                selection = results.run_split(trainer, self.classifier, self.data, splits.SELECTION)
+        if self.recipe.train.open_test and len(self.data.rows(splits.TEST)):
+            self.openings = run_folder.record_test_opening(self.folder, "fit", len(self.data.rows(splits.TEST)))
+            test = results.run_split(trainer, self.classifier, self.data, splits.TEST)
+        return selection, test
+
+    def signed(self, result: SplitResult) -> float:
+        """Return a result's own metric so that more is better."""
+        value = result.scores()[result.metric]
+        return value if self.best.higher_is_better else -value
+
+    def write(self, selection: SplitResult | None, test: SplitResult | None) -> FitOutcome:
+        """Write model, predictions, result and page."""
+        scored = {"selection": selection and {**selection.scores(), "step": self.picked_step}}
+        scored["test"] = test and {**test.scores(), "openings": self.openings}
+        scaling = self.classifier.net.scaling
+        published = published_for(self.data.card.name, scaling.name)
+        result = {
+            "recipe": self.recipe.about.name,
+            "arch": scaling.name,
+            "weights": self.recipe.model.weights,
+            "dataset": self.data.card.name,
+            "metric": self.data.card.metric,
+            **scored,
+            "published": published and dataclasses.asdict(published),
+            "stamps": list(self.data.table.stamps),
+            "steps": self.lengths.total_steps,
+            "epochs": round(self.lengths.total_steps / self.lengths.epoch_steps, 3),
+            "images_per_second": round(self.monitor.images_per_second, 2),
+            "train_seconds": round(self.monitor.seconds, 1),
+            "seconds": round(time.perf_counter() - self.began, 1),
+            "peak_memory_bytes": machine.peak_memory_bytes(machine.accelerator(self.recipe.train.device)),
+            "seed": self.recipe.train.seed,
+        }
+        if test is not None:
+            results.write_predictions(self.folder / run_folder.PREDICTIONS, test, self.data)
+        self.classifier.provenance = {
+            "recipe": recipe_files.to_dict(self.recipe),
+            "result": result,
+            "environment": run_folder.read_json(self.folder / run_folder.ENVIRONMENT),
+        }
+        self.classifier.save(self.folder)
+        run_folder.write_json(self.folder / run_folder.RESULT, result)
+        run_page.write_page(self.folder, test or selection, self.data)
+        return FitOutcome(self.folder, result)
+
+
+def write_splits(folder: Path, data: ImageDataModule) -> None:
+    """Write the ids of every split, and what must be known of them."""
+    ids = {split: [data.table.ids[row] for row in data.rows(split)] for split in ("train", "selection", "test")}
+    counts = {split: len(listed) for split, listed in ids.items()}
+    content = {"dataset": data.card.name, "train_on": data.train_on, "counts": counts, **ids}
+    run_folder.write_json(folder / run_folder.SPLITS, {**content, "stamps": list(data.table.stamps)})
+    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    log.info("%s: %s images, %d classes", data.card.title or data.card.name, listed, data.num_classes)
+    for stamp in data.table.stamps:
+        log.info("note: %s", stamp)
+
+
+@contextlib.contextmanager
+def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """Turn Lightning's exit after Ctrl-C back into a KeyboardInterrupt, and let Ctrl-C work again afterwards."""
+    try:
+        yield
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from error
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path, console: Console) -> Iterator[None]:
+    """Send our messages to the console and log.txt; the libraries' warnings only to log.txt."""
+    shown = logging.Handler()
+    shown.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False)
+    written = logging.FileHandler(folder / run_folder.LOG, encoding="utf-8")
+    written.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]
+    before = [(other, other.handlers, other.propagate) for other in others]
+    for handler in (shown, written):
+        log.addHandler(handler)
+    for other in others:
+        other.handlers, other.propagate = [written], False
+    try:
+        with warnings.catch_warnings():
+            logging.captureWarnings(True)
+            yield
+    except Exception:
+        written.handle(log.makeRecord("workbench", logging.ERROR, __file__, 0, "failed", (), sys.exc_info()))
+        raise
+    finally:
+        logging.captureWarnings(False)
+        for handler in (shown, written):
+            log.removeHandler(handler)
+        for other, handlers, propagate in before:
+            other.handlers, other.propagate = handlers, propagate
+        written.close()
