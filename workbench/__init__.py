@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.data.datamodules import (
-        CIFAR10DataModule,
-        Flowers102DataModule,
-        ImageFolderDataModule,
-        StanfordCarsDataModule,
-    )
-    from workbench.models.portable import load_model
-    from workbench.training.classifier import EfficientNetClassifier
-    from workbench.training.evaluate import evaluate
-    from workbench.training.run import fit
+    from workbench.data.datamodules import CIFAR10DataModule as CIFAR10DataModule
+    from workbench.data.datamodules import Flowers102DataModule as Flowers102DataModule
+    from workbench.data.datamodules import ImageFolderDataModule as ImageFolderDataModule
+    from workbench.data.datamodules import StanfordCarsDataModule as StanfordCarsDataModule
+    from workbench.models.portable import load_model as load_model
+    from workbench.recipe_files import load as load_recipe  # noqa: F401
+    from workbench.training.classifier import EfficientNetClassifier as EfficientNetClassifier
+    from workbench.training.evaluate import evaluate as evaluate
+    from workbench.training.run import fit as fit
 
 __version__ = "0.1.0"
 

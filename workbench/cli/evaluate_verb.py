@@ -15,7 +15,7 @@ from workbench.cli.app import SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
 def command(model: str, split: str, as_json: bool, overrides: tuple[str, ...]) -> None:
-    """Score a finished run or model; opening test is recorded beside the model.
+    r"""Score a finished run or model; opening test is recorded beside the model.
 
     \b
     workbench evaluate runs/quickstart/20261123-101500-a1b2c3

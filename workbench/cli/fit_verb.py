@@ -18,7 +18,7 @@ from workbench.specs.errors import UserError
 @click.option("--plan", is_flag=True, help="Only say what would happen.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
 def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: tuple[str, ...]) -> None:
-    """Train by a recipe; the last line printed is the run folder.
+    r"""Train by a recipe; the last line printed is the run folder.
 
     \b
     workbench fit --recipe quickstart

@@ -13,7 +13,7 @@ import click
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV instead of printing.")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes per picture.")
 def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> None:
-    """Classify pictures and folders of pictures.
+    r"""Classify pictures and folders of pictures.
 
     \b
     workbench predict runs/quickstart/20261123-101500-a1b2c3 photo.jpg more/ --out answers.csv

@@ -106,9 +106,9 @@ def read_stanford_cars(card: DatasetCard, folder: Path, download: bool) -> Image
     classes = tuple(str(name[0]) for name in _mat(folder / "devkit/cars_meta.mat")["class_names"].ravel())
     ids, labels, splits = [], [], []
     lists = ((TRAIN, "devkit/cars_train_annos.mat", "cars_train"), (TEST, names[2], "cars_test"))
-    for split, annotations, images in lists:
+    for split, listing, images in lists:
         there = {file.name for file in (folder / images).iterdir()} if (folder / images).is_dir() else set()
-        for row in _mat(folder / annotations)["annotations"].ravel():
+        for row in _mat(folder / listing)["annotations"].ravel():
             file = str(row["fname"].item())
             if file in there:
                 ids.append(f"{images}/{file}")

@@ -58,6 +58,7 @@ class EpochBatches:
         self.num_images, self.batch_size, self.micro_batch_size = num_images, batch_size, micro_batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
+        self.sampler = self  # Lightning announces each epoch to `batch_sampler.sampler`, not to the batch sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is yielded; Lightning calls this."""

@@ -57,7 +57,7 @@ def fill(
         try:
             new = _convert(hints[name], fields[name].metadata, value, source, problems, dotted)
         except ValueError as error:
-            remedy = fields[name].metadata.get("doc", "correct the value")
+            remedy = f"correct the value. {dotted}: {fields[name].metadata.get('doc', 'see the card of another set')}"
             problems.append(Problem(f"{source}: {dotted}", repr(value), str(error), remedy))
             continue
         setattr(target, name, new)
@@ -74,6 +74,8 @@ def _convert(hint: Any, metadata: Mapping, value: Any, source: str, problems: li
             return None
         if hint is str and value == "":
             return value
+    if value is False and "off" in choices:
+        return "off"  # YAML reads a bare `off` as false
     (hint,) = [part for part in _parts(hint) if part is not type(None)]
     if hint is Any:
         return _nulls(value)

@@ -36,7 +36,8 @@ def choose_precision(precision: str, device: str) -> str:
     """Return Lightning's word for a recipe's `train.precision`.
 
     `auto` takes bf16 autocast only where the hardware computes in it: on a CPU without such instructions bf16 was
-    measured some 10 times slower than fp32 (results/step_speed.csv). fp16 makes this family's gradients NaN more easily.
+    measured some 10 times slower than fp32 (results/step_speed.csv). fp16
+    makes this family's gradients NaN more easily.
     """
     if precision == "auto":
         if device == "gpu":
