@@ -1,7 +1,7 @@
 """LightningDataModules: a set as train, selection and test loaders, usable in anyone's Trainer.
 
-Batches are `Batch(images, targets, index)`; `images, targets = batch[:2]` is enough for most uses. The test split
-cannot be opened while a Trainer is fitting.
+Batches are `Batch(images, targets, index, epoch)`; `images, targets = batch[:2]` is enough for most uses. The test
+split cannot be opened while a Trainer is fitting.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Batch(NamedTuple):
         images: (N, 3, H, W): uint8 from the loader, normalised float32 once on the device.
         targets: (N,) int64 classes, or (N, classes) float32 after mixup or cutmix.
         index: (N,) int64 row of each image in the set's table.
+        epoch: The epoch that these images were drawn for.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
+    epoch: int
 
 
 class ImageRows(Dataset):
@@ -57,7 +59,7 @@ class ImageRows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int, int] | Problem:
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int, int, int] | Problem:
         epoch, position = item if isinstance(item, tuple) else (0, item)
         row = int(self.rows[position])
         try:
@@ -67,7 +69,7 @@ class ImageRows(Dataset):
                 raise
             return error.problems[0]  # exceptions lose their parts between processes, so it travels as an item
         with seeded(self.seed, "image", epoch, position):
-            return self.transform(image), int(self.table.labels[row]), row
+            return self.transform(image), int(self.table.labels[row]), row, epoch
 
 
 def collate(items: list) -> Batch | Problem:
@@ -75,8 +77,8 @@ def collate(items: list) -> Batch | Problem:
     for item in items:
         if isinstance(item, Problem):
             return item
-    images, labels, rows = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(rows))
+    images, labels, rows, epochs = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(rows), epochs[0])
 
 
 class ImageDataModule(lightning.LightningDataModule):
@@ -214,20 +216,20 @@ class ImageDataModule(lightning.LightningDataModule):
         """Normalise on the device; while training, mix."""
         images, targets = normalise(batch.images, self.preprocessing), batch.targets
         if self.trainer is not None and self.trainer.training and (self.mixup_alpha or self.cutmix_alpha):
-            images, targets = self._mixed(images, targets, batch.index)
-        return Batch(images, targets, batch.index)
+            images, targets = self._mixed(images, batch)
+        return batch._replace(images=images, targets=targets)
 
-    def _mixed(self, images: Tensor, targets: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _mixed(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mix each image with its neighbour; the random numbers depend on seed, epoch and images only."""
         kinds = [
-            kind(alpha=alpha, num_classes=self.num_classes)
+            kind(alpha=float(alpha), num_classes=self.num_classes)
             for kind, alpha in ((v2.MixUp, self.mixup_alpha), (v2.CutMix, self.cutmix_alpha))
             if alpha
         ]
-        with seeded(self.seed, "mix", self.trainer.current_epoch, int(index[0])):
+        with seeded(self.seed, "mix", batch.epoch, int(batch.index[0])):
             if float(torch.rand(())) >= self.mix_probability:
-                return images, targets
-            return v2.RandomChoice(kinds)(images, targets)
+                return images, batch.targets
+            return v2.RandomChoice(kinds)(images, batch.targets)
 
 
 class CIFAR10DataModule(ImageDataModule):

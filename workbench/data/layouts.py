@@ -32,6 +32,13 @@ def read_layout(card: DatasetCard, root: Path, path: Path | None, download: bool
     Raises:
         UserError: Files are missing or not as the layout has them.
     """
+    if card.layout == "image_folder" and not card.folder and path is None:
+        raise UserError.of(
+            "data.path",
+            "null",
+            f"an image folder, as data.card={card.name} needs one",
+            "add data.path=DIR, a folder of one folder per class (or of train/, val/, test/)",
+        )
     return READERS[card.layout](card, path or root / card.folder, download)
 
 

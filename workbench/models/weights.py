@@ -115,7 +115,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _published(entry: WeightsEntry) -> dict[str, Tensor]:
     """Return published tensors, from the package, the cache or the network."""
-    if not entry.url.startswith("https://"):
+    if "://" not in entry.url:
         return load_file(_EMBEDDED / entry.url)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     try:

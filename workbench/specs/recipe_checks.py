@@ -20,16 +20,14 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
         card: Its dataset card, or None if that could not be read (then reported elsewhere).
         source: Name of the recipe, for the messages.
     """
-    problems = [
-        Problem(f"{source}: {where}", given, allowed, remedy)
-        for where, given, allowed, remedy in (
-            *_model(recipe),
-            *_lengths(recipe),
-            *_numbers(recipe),
-            *(_against_card(recipe, card) if card else ()),
-        )
-    ]
-    return problems
+    lengths = list(_lengths(recipe))
+    found = [*_model(recipe), *lengths, *_numbers(recipe)]
+    if card is not None:
+        found += _classes(recipe, card)
+        num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
+        if num_images is not None and not recipe.data.allow_partial and not lengths:
+            found += _against_size(recipe, num_images)
+    return [Problem(f"{source}: {where}", *parts) for where, *parts in found]
 
 
 _Found = Iterator[tuple[str, str, str, str]]
@@ -133,7 +131,7 @@ def _numbers(recipe: Recipe) -> _Found:
         yield "optim.lr", "0", "more than 0", "give the fit a learning rate"
 
 
-def _against_card(recipe: Recipe, card: DatasetCard) -> _Found:
+def _classes(recipe: Recipe, card: DatasetCard) -> _Found:
     stated = recipe.model.num_classes
     if stated is not None and card.num_classes is not None and stated != card.num_classes:
         yield (
@@ -142,16 +140,6 @@ def _against_card(recipe: Recipe, card: DatasetCard) -> _Found:
             f"{card.num_classes}, as the card {card.name} says",
             "remove model.num_classes: the card decides",
         )
-    if card.layout == "image_folder" and not card.folder and recipe.data.path is None:
-        yield (
-            "data.path",
-            "null",
-            f"the image folder, as data.card={card.name} needs one",
-            "add data.path=DIR, a folder of one folder per class (or of train/, val/, test/)",
-        )
-    num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
-    if num_images is not None and not recipe.data.allow_partial:
-        yield from _against_size(recipe, num_images)
 
 
 def _against_size(recipe: Recipe, num_images: int) -> _Found:

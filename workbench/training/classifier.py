@@ -183,7 +183,7 @@ class EfficientNetClassifier(lightning.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Enter the phase of this step and seed dropout and stochastic depth for this micro-batch."""
         self.enter_phase()
-        torch.manual_seed(derive_seed(self._seed, "step", self.current_epoch, batch_idx, self.global_rank))
+        torch.manual_seed(derive_seed(self._seed, "step", self.global_step, batch_idx, self.global_rank))
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one micro-batch (images, targets, ...)."""
@@ -222,12 +222,15 @@ class EfficientNetClassifier(lightning.LightningModule):
         self._scores.reset()
 
     def _log_scores(self, split: str) -> None:
-        self.log_dict({logged_name(split, name): value for name, value in self._scores.compute().items()})
+        scores = {logged_name(split, name): value for name, value in self._scores.compute().items()}
+        self.log_dict(scores, logger=False)  # for callbacks; Lightning would log them at a step of its own counting
+        for logger in self.loggers:
+            logger.log_metrics(scores, step=self.global_step)
         self._scores.reset()
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> tuple[Tensor, ...]:
-        """Return (logits, everything of the batch but the images), on the CPU in float32."""
-        return (self(batch[0]).float().cpu(), *(part.cpu() for part in batch[1:]))
+        """Return (logits, targets, ...): a batch with its images replaced by float32 logits, on the CPU."""
+        return (self(batch[0]).float().cpu(), *(part.cpu() for part in batch[1:] if isinstance(part, Tensor)))
 
     # ---- use -----------------------------------------------------------------------------------------------
 

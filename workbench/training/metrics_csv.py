@@ -18,12 +18,13 @@ class MetricsCsv(Logger):
 
     Args:
         path: The file; an existing one is continued.
+        epoch_steps: Steps of one epoch; the column `epoch` is worked out from the step.
         keep_through: Rows of later steps are dropped first: a restarted fit writes them again.
     """
 
-    def __init__(self, path: Path, keep_through: int | None = None):
+    def __init__(self, path: Path, epoch_steps: int, keep_through: int | None = None):
         super().__init__()
-        self.path = path
+        self.path, self.epoch_steps = path, epoch_steps
         rows = []
         if path.exists() and keep_through is not None:
             with path.open(newline="", encoding="utf-8") as file:
@@ -52,10 +53,11 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row; names that are not columns (test scores) belong to result.json and are left out."""
-        known = {name: value for name, value in metrics.items() if name in LOGGED}
-        if set(known) - {"epoch"}:
+        known = {name: value for name, value in metrics.items() if name in LOGGED and name != "epoch"}
+        if known:
+            row = {"step": step, "epoch": (step - 1) // self.epoch_steps, **known}
             with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, LOGGED).writerow({"step": step, **known})
+                csv.DictWriter(file, LOGGED).writerow(row)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -79,7 +79,6 @@ class StepMonitor(lightning.Callback):
         self._stop_clock()
         self._clock = time.perf_counter()
         row = {
-            "epoch": trainer.current_epoch,
             "phase": pl_module.phase_number(last - 1),
             "train/loss": self.last_loss,
             "train/lr": pl_module.lr_factor(last - 1) * pl_module.base_lr,

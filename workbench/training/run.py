@@ -135,10 +135,8 @@ class _Fit:
         if resuming:
             step = torch.load(self.last, weights_only=True, map_location="cpu")["global_step"]
             log.info("going on from step %d", step)
-        loggers = [
-            MetricsCsv(self.folder / run_folder.METRICS, step),
-            *([wandb_logger] if wandb_logger else []),
-        ]
+        loggers = [MetricsCsv(self.folder / run_folder.METRICS, self.lengths.epoch_steps, step)]
+        loggers += [wandb_logger] if wandb_logger else []
         callbacks = [self.monitor, self.progress, self.best]
         callbacks += [self.average] if self.average else []
         callbacks += [LastCheckpoint(self.last)]

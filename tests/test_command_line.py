@@ -1,0 +1,137 @@
+"""The command line as a user meets it: a process, its exit code, its words, its speed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def workbench(*arguments, cwd=None, **options):
+    command = [sys.executable, "-m", "workbench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd, **options)
+
+
+LIGHT_VERBS = [["--help"], ["list", "recipes"], ["list", "datasets"], ["show", "quickstart"], ["validate"]]
+
+
+@pytest.mark.parametrize("arguments", LIGHT_VERBS, ids=" ".join)
+def test_looking_loads_no_torch_and_takes_no_time(arguments):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['workbench', *{arguments!r}]\n"
+        "try:\n    runpy.run_module('workbench', run_name='__main__')\n"
+        "except SystemExit as e:\n    assert not e.code, e.code\n"
+        "heavy = {'torch', 'lightning', 'wandb', 'torchvision', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+    assert min(seconds) < 0.6
+
+
+@pytest.mark.parametrize("what", ["recipes", "archs", "weights", "datasets"])
+def test_lists_speak_json(what):
+    rows = json.loads(workbench("list", what, "--json").stdout)
+    assert len(rows) >= 5
+    assert all(row.keys() == rows[0].keys() for row in rows)
+
+
+def test_show_prints_value_and_source():
+    shown = json.loads(workbench("show", "quickstart", "--json", "optim.lr=0.5").stdout)
+    assert shown["optim.lr"] == {"value": 0.5, "source": "command line"}
+    assert shown["optim.momentum"]["source"] == "default"
+    assert shown["data.card"]["source"].endswith("quickstart.yaml")
+    keys = workbench("show", "--keys").stdout
+    assert "optim.lr: Peak learning rate" in keys
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit", "--recipe", "quickstart", "optim.lrr=1", "train.sede=3"], ["2 mistakes", "optim.lr'", "train.seed'"]),
+        (["fit", "--recipe", "nothing.yaml"], ["no such file", "quickstart"]),
+        (["fit"], ["--recipe and --resume: none"]),
+        (["fit", "--resume", "nowhere"], ["no recipe.yaml in it"]),
+        (["fit", "--recipe", "quickstart", "optim.lr"], ["key=value"]),
+        (["fit", "--recipe", "folder_b0", "data.path=/nowhere", "model.weights=none"], ["no such folder"]),
+        (["fit", "--recipe", "flowers_b0", "data.root=/nowhere", "data.download=false"], ["jpg", "102flowers.tgz"]),
+        (["fit", "--recipe", "quickstart", "model.weights=/nowhere/x.pth"], ["/nowhere/x.pth: no such file"]),
+        (["evaluate", "nowhere"], ["nowhere: no such file or folder"]),
+        (["predict", "nowhere", "x.jpg"], ["nowhere: no such file or folder"]),
+        (["validate", "nothing"], ["nothing: no such file"]),
+        (["show", "--bogus"], ["Error"]),
+        (["bogus"], ["No such command"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_a_users_mistake_exits_2_with_words_and_without_traceback(arguments, says, tmp_path):
+    done = workbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in says:
+        assert words in done.stderr
+
+
+def test_plan_tells_sizes_steps_and_groups_without_the_images(tmp_path):
+    done = workbench("fit", "--recipe", "cars_b7", "--plan", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("64,288,956 parameters (63,786,960 without head)", "20000 steps", "5,120,000 images", "37.7"):
+        assert words in done.stdout
+    assert "255 MB of weights (torchvision/imagenet1k_v1)" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_fit_prints_the_run_folder_last_and_predicts_and_evaluates(tiny_recipe, folder_set, tmp_path):
+    done = workbench("fit", "--recipe", tiny_recipe, "train.total_epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = done.stdout.strip().splitlines()[-1]
+    assert run.startswith(str(tmp_path / "runs" / "tiny"))
+    evaluated = json.loads(workbench("evaluate", run, "--json").stdout)
+    result = json.loads((tmp_path / "runs" / "tiny" / run.split("/")[-1] / "result.json").read_text())
+    for name in ("top1", "mean_per_class", "loss", "n"):
+        assert evaluated["scores"][name] == pytest.approx(result["test"][name])
+    assert evaluated["test_openings"] == 2
+    out = tmp_path / "answers.csv"
+    predicted = workbench("predict", run, folder_set / "test" / "red", "--out", out, "--top", "2")
+    assert predicted.returncode == 0, predicted.stderr
+    lines = out.read_text().splitlines()
+    assert lines[0] == "path,rank,class,probability"
+    assert len(lines) == 1 + 6 * 2
+
+
+def test_ctrl_c_exits_130_and_the_run_goes_on_to_the_same_end(tiny_recipe, tmp_path):
+    long = ["train.total_epochs=40", "train.seed=3"]
+    command = [sys.executable, "-m", "workbench", "fit", "--recipe", str(tiny_recipe), *long]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    (run,) = (tmp_path / "runs" / "tiny").iterdir()
+    assert f"fit --resume {run}" in errors
+    assert not (run / "result.json").exists()
+    done = workbench("fit", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "result.json").read_text())["steps"] == 40 * 4
+    again = workbench("fit", "--resume", run)
+    assert again.returncode == 2
+    assert "this run is finished" in again.stderr
+
+
+def test_an_unwritable_place_is_the_users_to_mend(tiny_recipe, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = workbench("fit", "--recipe", tiny_recipe, f"track.runs_dir={tmp_path / 'file' / 'runs'}")
+    assert done.returncode == 2, done.stderr
+    assert "track.runs_dir" in done.stderr
+    assert "Traceback" not in done.stderr

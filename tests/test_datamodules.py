@@ -1,0 +1,106 @@
+"""Datamodules: the test gate, mixing, workers' errors, and use in a plain Trainer."""
+
+import lightning
+import pytest
+import torch
+from conftest import paint
+
+from workbench import EfficientNetClassifier
+from workbench.data.datamodules import Batch, ImageFolderDataModule
+from workbench.specs.errors import UserError
+
+
+def module(folder_set, **options):
+    options = {"path": folder_set, "resolution": 32, "batch_size": 6, **options}
+    return ImageFolderDataModule(**options)
+
+
+def quiet_trainer(tmp_path, **options):
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "accelerator": "cpu", **options}
+    return lightning.Trainer(
+        default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False, **options
+    )
+
+
+def test_it_is_an_ordinary_datamodule_in_an_ordinary_trainer(folder_set, tmp_path):
+    data = module(folder_set)
+    model = EfficientNetClassifier("tiny", data.num_classes, classes=data.classes, optim={"name": "adamw"})
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 42 // 6
+    (scores,) = trainer.test(model, datamodule=data, verbose=False)
+    assert set(scores) == {"test/loss", "test/top1", "test/top5", "test/mean_per_class"}
+
+
+def test_the_test_split_stays_closed_while_fitting(folder_set, tmp_path):
+    class Peeking(EfficientNetClassifier):
+        def on_train_batch_end(self, *args):
+            self.trainer.datamodule.test_dataloader()
+
+    data = module(folder_set)
+    with pytest.raises(RuntimeError, match="test split stays closed while fitting"):
+        quiet_trainer(tmp_path).fit(Peeking("tiny", 3), datamodule=data)
+
+
+def test_evaluation_loaders_hold_every_image_once_in_order(folder_set):
+    data = module(folder_set)
+    for split, count in (("train", 42), ("selection", 6), ("test", 12)):
+        rows = torch.cat([batch.index for batch in data.eval_dataloader(split)])
+        assert rows.tolist() == data.rows(split).tolist()
+        assert len(rows) == count
+
+
+@pytest.mark.parametrize(
+    "augment", [{"mixup_alpha": 1.0}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 1, "cutmix_alpha": 1}]
+)
+def test_mixed_targets_sum_to_one_and_are_a_function_of_the_batch(folder_set, tmp_path, augment):
+    data = module(folder_set, augment=augment)
+    data.trainer = quiet_trainer(tmp_path)
+    data.trainer.training = True
+    batch = next(iter(data.train_dataloader()))
+    mixed = data.on_after_batch_transfer(batch, 0)
+    torch.manual_seed(99)
+    again = data.on_after_batch_transfer(batch, 0)
+    assert mixed.targets.shape == (6, 3)
+    torch.testing.assert_close(mixed.targets.sum(1), torch.ones(6))
+    assert torch.equal(mixed.images, again.images)
+    assert torch.equal(mixed.targets, again.targets)
+    data.trainer.training = False
+    assert torch.equal(data.on_after_batch_transfer(batch, 0).targets, batch.targets)
+
+
+def test_mix_probability_0_leaves_targets_alone(folder_set, tmp_path):
+    data = module(folder_set, augment={"mixup_alpha": 1.0, "mix_probability": 0.0})
+    data.trainer = quiet_trainer(tmp_path)
+    data.trainer.training = True
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(data.on_after_batch_transfer(batch, 0).targets, batch.targets)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_stops_the_fit_and_is_named(tmp_path, workers):
+    for name in ("a", "b"):
+        for i in range(6):
+            paint(tmp_path / "set" / "train" / name / f"{i}.png", 0, i)
+    broken = tmp_path / "set" / "train" / "b" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    data = ImageFolderDataModule(path=tmp_path / "set", resolution=32, batch_size=2, num_workers=workers)
+    with pytest.raises(UserError) as error:
+        quiet_trainer(tmp_path, limit_val_batches=0, max_epochs=3).fit(
+            EfficientNetClassifier("tiny", 2), datamodule=data
+        )
+    assert str(broken) in str(error.value)
+    assert "do this:" in str(error.value)
+
+
+def test_unknown_options_are_refused(folder_set):
+    with pytest.raises(TypeError, match="shuffle"):
+        module(folder_set, shuffle=True)
+
+
+def test_batches_unpack_as_pairs(folder_set):
+    images, targets = next(iter(module(folder_set).train_dataloader()))[:2]
+    assert images.shape == (6, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    assert targets.dtype == torch.int64
+    assert Batch._fields == ("images", "targets", "index", "epoch")
