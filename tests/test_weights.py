@@ -164,7 +164,7 @@ def test_a_dead_server_is_reported_with_file_and_remedy(tmp_path, monkeypatch):
 
 
 def test_embedded_weights_are_small_described_and_loadable():
-    file = loading._EMBEDDED / "tiny_blossoms.safetensors"
+    file = loading.EMBEDDED / "tiny_blossoms.safetensors"
     description = json.loads(file.with_suffix(".json").read_text())
     assert file.stat().st_size <= 2 * 2**20
     assert hashlib.sha256(file.read_bytes()).hexdigest() == description["sha256"]

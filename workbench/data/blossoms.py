@@ -10,10 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["DOWNSTREAM_CLASSES", "UPSTREAM_CLASSES", "Species", "render", "species"]
+from workbench.data.brushes import FOLIAGE, TAU, Array, background, grid, leaves, over, ramp, resample, rgb
 
-Array = np.ndarray
-TAU = np.float32(2 * np.pi)
+__all__ = ["DOWNSTREAM_CLASSES", "UPSTREAM_CLASSES", "Species", "render", "species"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ SHAPES = {  # then: half-width against the one that touches the neighbour, wides
 }  # fmt: skip
 MARKINGS = {  # then: cover of the accent colour at place t along the petal (0 to 1) and s across it (-1 to 1)
     "plain": ("pura", lambda t, s: 0 * t),
-    "striped": ("striata", lambda t, s: _ramp(abs(s), 0.34, 0.16) * _ramp(t, 0.95, 0.8)),
-    "spotted": ("maculata", lambda t, s: _ramp(np.cos(t * 19) * np.cos(s * 4.4), 0.2, 0.55) * (t > 0.25)),
-    "veined": ("venosa", lambda t, s: 0.9 * _ramp(np.cos(s * 9.4), 0.2, 0.8) * _ramp(t, 0.92, 0.75)),
-    "margined": ("marginata", lambda t, s: np.maximum(_ramp(abs(s), 0.62, 0.8), _ramp(t, 0.82, 0.9))),
-    "blotched": ("oculata", lambda t, s: _ramp(t + 0.12 * abs(s), 0.52, 0.44)),
-    "banded": ("zonata", lambda t, s: _ramp(abs(t - 0.66), 0.13, 0.07)),
+    "striped": ("striata", lambda t, s: ramp(abs(s), 0.34, 0.16) * ramp(t, 0.95, 0.8)),
+    "spotted": ("maculata", lambda t, s: ramp(np.cos(t * 19) * np.cos(s * 4.4), 0.2, 0.55) * (t > 0.25)),
+    "veined": ("venosa", lambda t, s: 0.9 * ramp(np.cos(s * 9.4), 0.2, 0.8) * ramp(t, 0.92, 0.75)),
+    "margined": ("marginata", lambda t, s: np.maximum(ramp(abs(s), 0.62, 0.8), ramp(t, 0.82, 0.9))),
+    "blotched": ("oculata", lambda t, s: ramp(t + 0.12 * abs(s), 0.52, 0.44)),
+    "banded": ("zonata", lambda t, s: ramp(abs(t - 0.66), 0.13, 0.07)),
 }
 CENTRES = {  # then: radius in petal lengths, rim colour, middle colour, radii between which they blend
     "button": ("gemmata", 0.15, 0xD98A12, 0xFFE25A, 1.0, 0.1),
@@ -80,7 +79,6 @@ GENERA = (
     Species("Pallidora", (0xFFFBEA, 0xF3D6E2, 0x8C2A8A), 4, "fringed", 1, "spotted", "button"),
     Species("Indigofa", (0xA9C4FF, 0x3A3CB4, 0xF4F0FF), 6, "lance", 1, "margined", "crown"),
 )
-FOLIAGE = (0x2F5A26, 0x4A7A34, 0x6B8F3C, 0x24443A, 0x6A5B38, 0x87A868, 0x3A3A2A)
 
 
 def _genus(kind: Species, step: int, members: int) -> list[Species]:
@@ -116,42 +114,6 @@ def species(task: str) -> tuple[Species, ...]:
     return _TABLE[task]
 
 
-@lru_cache(maxsize=256)
-def _rgb(*colours: int) -> Array:
-    """Colours in 0 to 1, (colours, 3, 1, 1)."""
-    return np.array([(c >> 16, c >> 8 & 255, c & 255) for c in colours], np.float32)[..., None, None] / 255
-
-
-def _ramp(value: Array, low: float, high: float) -> Array:
-    """Rises linearly from 0 at low to 1 at high (or falls, where high is the smaller)."""
-    return ((value - low) * (1 / (high - low))).clip(0, 1)
-
-
-def _over(image: Array, colour: Array, alpha: Array) -> Array:
-    blend = (colour - image) * alpha
-    blend += image
-    return blend
-
-
-@lru_cache(maxsize=64)
-def _smoother(rows: int, columns: int, sigma: float) -> Array:
-    """Matrix that resamples columns values to rows values under a Gaussian of sigma columns."""
-    target = (np.arange(rows) + 0.5) * columns / rows - 0.5
-    weights = np.exp(-(((target[:, None] - np.arange(columns)) / sigma) ** 2) / 2)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def _resample(image: Array, size: int, sigma: float) -> Array:
-    matrix = _smoother(size, image.shape[-1], sigma)
-    return matrix @ image @ matrix.T
-
-
-@lru_cache(maxsize=8)
-def _grid(size: int) -> Array:
-    """Pixel centres, (2, size, size): x to the right and y downwards, both in -1 to 1."""
-    return (((np.mgrid[:size, :size] + 0.5) * 2 - size) / size).astype(np.float32)[::-1]
-
-
 @lru_cache(maxsize=16)
 def _profile(shape: str) -> Array:
     """Half-width at 256 places along a petal, and the factor that turns a gap to its edge into a distance."""
@@ -161,37 +123,6 @@ def _profile(shape: str) -> Array:
     half = np.where(t < widest, half, np.cos(np.pi / 2 * np.clip((t - widest) / (1 - widest), 0, 1)) ** tip)
     # 0.4 is a usual petal's half-width over its length.
     return np.stack([half, 1 / np.hypot(1, np.gradient(half, t) * 0.4)]).astype(np.float32)
-
-
-def _leaves(x: Array, y: Array, traits: Array) -> tuple[Array, Array]:
-    """Cover and shade of lens-shaped leaves; traits (6, n, 1, 1): x, y, direction, length, width, tone."""
-    cosine, sine, length = np.cos(traits[2] * TAU), np.sin(traits[2] * TAU), 0.45 + 0.5 * traits[3]
-    x, y = x - (traits[0] * 2.4 - 1.2), y - (traits[1] * 2.4 - 1.2)
-    along, across = x * (cosine / length) + y * (sine / length), y * (cosine / length) - x * (sine / length)
-    cover = _ramp((0.22 + 0.16 * traits[4]) * (1 - along * along) - abs(across), -0.02, 0.04)
-    half, rib = np.where(across > 0, 0.16, -0.08), 0.3 * _ramp(abs(across), 0.05, 0.0)
-    return cover, 0.75 + 0.5 * traits[5] + half + rib
-
-
-def _background(rng: np.random.Generator, size: int) -> Array:
-    """Foliage, other flowers and leaves, drawn at half size because they are out of focus."""
-    x, y = _grid(size // 2)
-    coarse, greens = rng.random((2, 3, 5, 5), dtype=np.float32), _rgb(*FOLIAGE)
-    image = _over(*greens[rng.integers(len(FOLIAGE), size=2)], _resample(coarse[0, :1], size // 2, 0.55))
-    image += 0.16 * (_resample(coarse[1], size // 2, 0.45) - 0.5)
-    discs = rng.random((6, 4, 1, 1), dtype=np.float32)
-    dx, dy = x - (discs[0] * 2.4 - 1.2), y - (discs[1] * 2.4 - 1.2)
-    distance = np.sqrt(dx * dx + dy * dy) / (0.16 + 0.3 * discs[2])
-    lobes = 0.16 * np.cos(np.arctan2(dy, dx) * (3 + np.floor(discs[3] * 6)))
-    cover, core = _ramp(distance - lobes, 1.15, 0.85), _ramp(distance, 0.4, 0.2)
-    leaves, shade = _leaves(x, y, rng.random((6, 5, 1, 1), dtype=np.float32))
-    petals = _rgb(*(kind.colours[1] for kind in GENERA))[rng.permutation(len(GENERA))]
-    for i in range(5):
-        image = _over(image, shade[i] * greens[i], leaves[i] * 0.85)
-        if i < 4 and discs[4, i] < 0.7:
-            image = _over(image, petals[i] * (0.6 + 0.4 * discs[5, i]), cover[i] * 0.9)
-            image = _over(image, _rgb(0xE8C040)[0], core[i])
-    return _resample(image, size, (0.45, 0.6, 0.8, 1.0)[rng.integers(4)])
 
 
 def _ring(image: Array, kind: Species, polar: tuple, ring: tuple, rolls: Array) -> Array:
@@ -208,7 +139,7 @@ def _ring(image: Array, kind: Species, polar: tuple, ring: tuple, rolls: Array) 
     across, t = reach * np.sin(bend), reach * np.cos(bend)
     breadth = SHAPES[kind.shape][1] * min(float(np.sin(np.pi / n)), 0.42)  # 0.42: few petals stay slender
     if kind.shape == "notched":
-        t += 0.26 * _ramp(abs(across), 0.6 * breadth, 0.0)
+        t += 0.26 * ramp(abs(across), 0.6 * breadth, 0.0)
     elif kind.shape == "fringed":
         t += 0.09 * (1 + np.cos(across * (11 / breadth)))
     half, factor = _profile(kind.shape).take((t * 255).clip(0, 255).astype(np.intp), axis=1)
@@ -218,32 +149,32 @@ def _ring(image: Array, kind: Species, polar: tuple, ring: tuple, rolls: Array) 
     side = (across / (half + 0.05 * breadth)).clip(-1, 1)
     light = rolls[3, 0] * TAU
     shade += side * (0.12 * np.sin(angle - light) - 0.1 * side)
-    shade[0] *= 1 - 0.32 * _ramp(gap[1], -0.16, 0.0)  # shadow of the upper petal
-    tone, mark = _ramp(t, 0.15, 0.95), MARKINGS[kind.marking][1](t, side)
-    shade, tone, mark = (_over(value[0], value[1], cover[1]) for value in (shade, tone, mark))
-    shade *= (1 + 0.12 * np.cos(angle - light)) * (0.8 + 0.25 * _ramp(radius, 0.1, 0.5 * scale))
+    shade[0] *= 1 - 0.32 * ramp(gap[1], -0.16, 0.0)  # shadow of the upper petal
+    tone, mark = ramp(t, 0.15, 0.95), MARKINGS[kind.marking][1](t, side)
+    shade, tone, mark = (over(value[0], value[1], cover[1]) for value in (shade, tone, mark))
+    shade *= (1 + 0.12 * np.cos(angle - light)) * (0.8 + 0.25 * ramp(radius, 0.1, 0.5 * scale))
     colour = inner + (outer - inner) * tone
     colour += (accent - colour) * mark
-    return _over(image, colour * shade, 1 - (1 - cover[0]) * (1 - cover[1]))
+    return over(image, colour * shade, 1 - (1 - cover[0]) * (1 - cover[1]))
 
 
 def _disc(image: Array, kind: Species, radius: Array, angle: Array, pixel: float, light: float) -> Array:
     """Paints the centre: a shaded disc whose size, colours and texture tell the kinds apart."""
     _, edge, *colours, low, high = CENTRES[kind.centre]
-    rim, middle, cream, gold = _rgb(*colours, 0xFFF6D0, 0xF2C21E)
+    rim, middle, cream, gold = rgb(*colours, 0xFFF6D0, 0xF2C21E)
     if kind.centre == "stamen":  # anthers on filaments around a small green pistil
         spokes = np.cos(angle * 9)
-        image = _over(image, cream, _ramp(spokes, 0.7, 0.95) * _ramp(radius, 0.27, 0.22) * 0.8)
-        image = _over(image, gold, _ramp(spokes, 0.0, 0.7) * _ramp(abs(radius - 0.27), 0.07, 0.03))
+        image = over(image, cream, ramp(spokes, 0.7, 0.95) * ramp(radius, 0.27, 0.22) * 0.8)
+        image = over(image, gold, ramp(spokes, 0.0, 0.7) * ramp(abs(radius - 0.27), 0.07, 0.03))
     elif kind.centre == "crown":
         edge = edge * (1 + 0.16 * np.cos(angle * 10))
     inside = radius / edge
     shade = 0.95 + 0.22 * inside * np.cos(angle - light)
     if kind.centre == "cushion":  # seeds in crossing spirals
-        shade += 0.2 * (np.cos(angle * 16) + np.cos(radius * 80)) * _ramp(inside, 0.2, 0.6)
-    image = image * (1 - 0.4 * _ramp(radius - edge, 0.09, 0.0))
-    colour = _over(rim, middle, _ramp(inside, low, high)) * shade
-    return _over(image, colour, _ramp((edge - radius) * pixel, -0.5, 0.5))
+        shade += 0.2 * (np.cos(angle * 16) + np.cos(radius * 80)) * ramp(inside, 0.2, 0.6)
+    image = image * (1 - 0.4 * ramp(radius - edge, 0.09, 0.0))
+    colour = over(rim, middle, ramp(inside, low, high)) * shade
+    return over(image, colour, ramp((edge - radius) * pixel, -0.5, 0.5))
 
 
 def _flower(image: Array, kind: Species, rng: np.random.Generator) -> None:
@@ -256,15 +187,15 @@ def _flower(image: Array, kind: Species, rng: np.random.Generator) -> None:
     ends = (shift + 1 + 1.25 * length * np.array([[-1], [1]])) * (size / 2)
     (left, top), (right, bottom) = ends.clip(0, size - 1).astype(int)
     box = (slice(None), slice(top, bottom + 1), slice(left, right + 1))
-    x, y = _grid(size)[box] - shift[:, None, None]
+    x, y = grid(size)[box] - shift[:, None, None]
     lean, squash = roll[3] * TAU, 1 - 0.32 * roll[4]  # seen from the side: squashed across the lean
     cosine, sine = np.cos(lean), np.sin(lean)
     u, v = x * cosine + y * sine, y * (cosine / squash) - x * (sine / squash)
     depth = 1 / (length + (0.35 * length * (roll[5] - 0.5)) * v)  # the near side is drawn larger
     u, v = u * depth, v * depth
     radius, angle = np.sqrt(u * u + v * v), np.arctan2(v, u) + lean
-    part = image[box] * (1 - 0.5 * _ramp(radius - 0.1 * (u + v), 1.08, 0.6))
-    colours = _rgb(*kind.colours)
+    part = image[box] * (1 - 0.5 * ramp(radius - 0.1 * (u + v), 1.08, 0.6))
+    colours = rgb(*kind.colours)
     grey = colours.mean(1, keepdims=True)
     # Hue by about 6 degrees either way, saturation and value; guesses that keep the genera apart.
     hue = 0.2 * (roll[6] - 0.5) * (colours[:, [2, 0, 1]] - colours[:, [1, 2, 0]])
@@ -272,7 +203,7 @@ def _flower(image: Array, kind: Species, rng: np.random.Generator) -> None:
     pixel, turn, polar = length * size / 2, roll[9] * kind.petals, (radius, angle, colours)
     part = _ring(part, kind, polar, (1.0, turn, pixel), petals[0])
     if kind.rings == 2:
-        part = part * (1 - 0.3 * _ramp(radius, 0.75, 0.5))
+        part = part * (1 - 0.3 * ramp(radius, 0.75, 0.5))
         part = _ring(part, kind, polar, (0.62, turn + 0.5, pixel), petals[1])
     image[box] = _disc(part, kind, radius, angle, pixel, petals[0, 3, 0] * TAU)
 
@@ -297,19 +228,19 @@ def render(species: Species, seed: int, index: int, size: int = 64) -> np.ndarra
     # crc32 rather than hash(), which differs from one process to the next.
     entropy = np.random.SeedSequence([zlib.crc32(species.name.encode()), seed, index])
     rng = np.random.Generator(np.random.PCG64(entropy))
-    image = _background(rng, size)
+    image = background(rng, size, rgb(*(kind.colours[1] for kind in GENERA)))
     _flower(image, species, rng)
-    (x, y), roll = _grid(size), rng.random(12, dtype=np.float32)
+    (x, y), roll = grid(size), rng.random(12, dtype=np.float32)
     traits = rng.random((6, 2, 1, 1), dtype=np.float32)
     # Up to two leaves in front lie around the flower, so that they rarely hide its middle.
     place = TAU * (roll[0] + np.array([[[0]], [[0.3]]], np.float32))
     traits[:2] = 0.5 + (0.42 + 0.1 * traits[:2]) * np.stack([np.cos(place), np.sin(place)])
     for i in range(int(roll[1] < 0.6) + int(roll[1] < 0.2)):
-        cover, shade = _leaves(x, y, traits[:, i])
-        image = _over(image, shade * _rgb(FOLIAGE[int(roll[3 + i] * 3)])[0], cover)
+        cover, shade = leaves(x, y, traits[:, i])
+        image = over(image, shade * rgb(FOLIAGE[int(roll[3 + i] * 3)])[0], cover)
     light = 1 + 0.3 * ((roll[5] - 0.5) * x + (roll[6] - 0.5) * y + (roll[7] - 0.5))
     image = image * (light * (1 + 0.12 * (roll[8:11, None, None] - 0.5)))
-    image = _resample(image, size, (0.3, 0.4, 0.5, 0.6, 0.75)[int(roll[11] * 5)])
+    image = resample(image, size, (0.3, 0.4, 0.5, 0.6, 0.75)[int(roll[11] * 5)])
     # Uniform noise, because normal numbers take four times as long; grey, like sensor noise in low light.
     image += (rng.random((size, size), dtype=np.float32) - 0.5) * (0.017 + 0.087 * roll[2])
     return np.ascontiguousarray((image.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))

@@ -22,7 +22,7 @@ from workbench.specs.architectures import ARCHS, scaled_stages, top_channels
 from workbench.specs.errors import UserError
 from workbench.specs.weights import WeightsEntry, find_weights, is_file
 
-_EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED = Path(__file__).parent / "embedded"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _published(entry: WeightsEntry) -> dict[str, Tensor]:
     """Return published tensors, from the package, the cache or the network."""
     if "://" not in entry.url:
-        return load_file(_EMBEDDED / entry.url)
+        return load_file(EMBEDDED / entry.url)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         # Downloads beside, checks the hash prefix in the file's name, then renames.

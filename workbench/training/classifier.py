@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workbench.data.images import load_image
 from workbench.data.order import derive_seed
-from workbench.data.transforms import eval_transform, normalise
 from workbench.models import portable
 from workbench.models.efficientnet import EfficientNet, stages_before
 from workbench.models.weights import LoadReport, load_weights
 from workbench.specs.architectures import ARCHS, STAGE_NAMES, resolve_arch
 from workbench.specs.metric_names import logged_name
 from workbench.specs.weights import Preprocessing, facts_of
+from workbench.training.answers import classify, model_input
 from workbench.training.metrics import SplitScores
 from workbench.training.optimizers import build_optimizer, parameter_groups
 from workbench.training.schedules import PhasePlan, phase_at, rate_factor
@@ -100,12 +99,12 @@ class EfficientNetClassifier(lightning.LightningModule):
         self.hparams.update(weights=None, network=network, preprocessing=dataclasses.asdict(self.preprocessing))
         self.provenance: dict[str, Any] = {"weights": weights}
         self._head_name = head
-        self._multi_label = task == "multi_label"
+        self.multi_label = task == "multi_label"
         self._optim = {**OPTIM_DEFAULTS, **(optim or {})}
         self._schedule = {**SCHEDULE_DEFAULTS, **(schedule or {})}
         self._phases = [PhasePlan(**{"lr": self._optim["lr"], **phase}) for phase in phases or ()]
         self._label_smoothing, self._seed, self._channels_last = label_smoothing, seed, channels_last
-        self._scores = SplitScores(num_classes, self._multi_label)
+        self._scores = SplitScores(num_classes, self.multi_label)
         self._user_frozen: frozenset[str] = frozenset()
         self._phase: int | None = None
         if frozen_bn:
@@ -189,7 +188,7 @@ class EfficientNetClassifier(lightning.LightningModule):
         """Return the loss of one micro-batch (images, targets, ...)."""
         images, targets = batch[:2]
         logits = self(images)
-        if self._multi_label:
+        if self.multi_label:
             smooth = self._label_smoothing
             targets = targets.float() * (1 - smooth) + smooth / 2
             return functional.binary_cross_entropy_with_logits(logits.float(), targets)
@@ -236,11 +235,8 @@ class EfficientNetClassifier(lightning.LightningModule):
 
     def preprocess(self, picture: str | Path | np.ndarray) -> Tensor:
         """Turn a file or an (H, W, 3) uint8 array into the model's input, (3, crop, crop) float32."""
-        source = picture if isinstance(picture, np.ndarray) else Path(picture)
-        image = eval_transform(self.preprocessing)(load_image(source))
-        return normalise(image[None], self.preprocessing)[0]
+        return model_input(picture, self.preprocessing)
 
-    @torch.inference_mode()
     def predict(self, pictures: Iterable[str | Path | np.ndarray], batch_size: int = 32) -> list[dict[str, float]]:
         """Classify pictures.
 
@@ -251,18 +247,7 @@ class EfficientNetClassifier(lightning.LightningModule):
         Returns:
             Per picture, class name -> probability in [0, 1], most probable first.
         """
-        was_training = self.training
-        self.eval()
-        answers, pictures = [], list(pictures)
-        for start in range(0, len(pictures), batch_size):
-            inputs = torch.stack([self.preprocess(picture) for picture in pictures[start : start + batch_size]])
-            logits = self(inputs.to(self.device)).float()
-            probabilities = logits.sigmoid() if self._multi_label else logits.softmax(1)
-            for row in probabilities.cpu():
-                order = row.argsort(descending=True).tolist()
-                answers.append({self.classes[i]: float(row[i]) for i in order})
-        self.train(was_training)
-        return answers
+        return classify(self, list(pictures), batch_size)
 
     def save(self, folder: str | Path) -> None:
         """Write the portable model (`model.safetensors` and `model.json`) into a folder."""
