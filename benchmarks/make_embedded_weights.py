@@ -25,7 +25,7 @@ def main() -> None:
     provenance["recipe"]["track"] = {}
     described = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "made_by": "python -m workbench fit --recipe recipes/upstream_blossoms.yaml; benchmarks/make_embedded_weights.py",
+        "made_by": "fit --recipe recipes/upstream_blossoms.yaml, then benchmarks/make_embedded_weights.py",
         **provenance,
     }
     path.with_suffix(".json").write_text(json.dumps(described, indent=1) + "\n")

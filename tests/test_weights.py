@@ -46,7 +46,7 @@ def test_whole_file_gives_its_head_only_to_the_same_task(tmp_path, source, endin
     assert load_weights(same, str(path)).new == ()
     assert torch.equal(same.classifier[1].weight, source.classifier[1].weight)
     report = load_weights(EfficientNet("tiny", 5), str(path))
-    assert report.skipped == ("classifier.1.weight", "classifier.1.bias")
+    assert set(report.skipped) == {"classifier.1.weight", "classifier.1.bias"}
 
 
 def test_weights_of_another_architecture_are_named(tmp_path):
@@ -86,7 +86,7 @@ def test_damaged_and_hostile_files_are_refused(tmp_path, source, content, capsys
 
 def test_unknown_names_get_the_nearest_and_the_right_architectures():
     with pytest.raises(UserError, match="did you mean 'torchvision/imagenet1k_v1'"):
-        find_weights("torchvision/imagenet1k_v", "b0")
+        find_weights("torchvision/imagnet1k_v1", "b0")
     with pytest.raises(UserError, match="exists for b1"):
         find_weights("torchvision/imagenet1k_v2", "b0")
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from workbench.atomic import replacing
 from workbench.models.efficientnet import EfficientNet
+from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.architectures import Scaling
 from workbench.specs.errors import UserError
 from workbench.specs.weights import Preprocessing
@@ -35,7 +34,7 @@ def save_model(
     preprocessing: Preprocessing,
     provenance: dict[str, Any],
 ) -> None:
-    """Write both files, each beside and then renamed, so that no half-written file is ever in place.
+    """Write both files, each whole or not at all.
 
     Args:
         folder: Where to; made if missing.
@@ -47,9 +46,7 @@ def save_model(
         provenance: Plain values: recipe, weights, dataset, scores, versions.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    beside = folder / f".{TENSORS}.part"
-    save_file(tensors, beside)
+    save_tensors(folder / TENSORS, model.state_dict())
     batchnorm = model.features[0][1]
     description = {
         "format": FORMAT,
@@ -61,13 +58,11 @@ def save_model(
         "bn_eps": batchnorm.eps,
         "bn_momentum": batchnorm.momentum,
         "preprocessing": dataclasses.asdict(preprocessing),
-        "sha256": hashlib.sha256(beside.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
         "provenance": provenance,
     }
-    described = folder / f".{DESCRIPTION}.part"
-    described.write_text(json.dumps(description, indent=1), encoding="utf-8")
-    os.replace(beside, folder / TENSORS)
-    os.replace(described, folder / DESCRIPTION)
+    with replacing(folder / DESCRIPTION) as beside:
+        beside.write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
 def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -117,10 +112,7 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> EfficientNet:
         UserError: Missing or damaged files.
     """
     folder, description = read_description(path)
-    try:
-        tensors = load_file(folder / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise UserError.of(folder / TENSORS, error, "a complete safetensors file", "save the model again") from error
+    tensors = read_tensors(folder / TENSORS, "model")
     if hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest() != description["sha256"]:
         raise UserError.of(
             folder / TENSORS,

@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from workbench.models.efficientnet import EfficientNet
+from workbench.models.tensor_files import read_tensors
 from workbench.specs.architectures import ARCHS, scaled_stages, top_channels
 from workbench.specs.errors import UserError
 from workbench.specs.weights import WeightsEntry, find_weights, is_file
@@ -88,29 +88,6 @@ def load_weights(model: EfficientNet, weights: str) -> LoadReport:
         skipped=tuple(name for name in tensors if name not in taken),
         new=tuple(name for name in own if name not in taken),
     )
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a .pth or .safetensors file as name -> tensor, without running code.
-
-    Raises:
-        UserError: Missing, damaged, or holding more than tensors.
-    """
-    if not path.is_file():
-        raise UserError.of("model.weights", f"{path}: no such file", "an existing file", "check the path")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, SafetensorError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError.of(
-            "model.weights", f"{path}: {first}", "a complete file that holds tensors only", "fetch it again"
-        ) from error
-    content = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError.of("model.weights", f"{path}: not a state dict", "name -> tensor", "save model.state_dict()")
-    return dict(content)
 
 
 def _published(entry: WeightsEntry) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ WEIGHTS: tuple[WeightsEntry, ...] = (
         bn_momentum=TORCH_BN_MOMENTUM,
         preprocessing=Preprocessing(64, 64, "bilinear"),
         top1=None,
-        licence="Apache-2.0 (made by this project; recipes/upstream_blossoms.yaml)",
+        licence="this project's own (recipes/upstream_blossoms.yaml)",
     ),
 )
 

@@ -6,15 +6,14 @@ weights that were just validated, before they are swapped out again.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.metric_names import HIGHER_IS_BETTER
 
 
@@ -92,7 +91,7 @@ class WeightAverage(lightning.Callback):
 
 
 class BestWeights(lightning.Callback):
-    """Keeps the weights with the best selection score in a file, written beside and then renamed.
+    """Keeps the weights with the best selection score in a file.
 
     Args:
         path: Where to.
@@ -113,16 +112,11 @@ class BestWeights(lightning.Callback):
         value = float(score) if self.higher_is_better else -float(score)
         if self.best is None or value > self.best:
             self.best, self.step = value, trainer.global_step
-            self._write(pl_module.net.state_dict())
-
-    def _write(self, tensors: dict[str, Tensor]) -> None:
-        beside = self.path.with_name(f".{self.path.name}.part")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
-        os.replace(beside, self.path)
+            save_tensors(self.path, pl_module.net.state_dict())
 
     def load_into(self, pl_module: lightning.LightningModule) -> None:
         """Put the best weights into the model."""
-        pl_module.net.load_state_dict(load_file(self.path))
+        pl_module.net.load_state_dict(read_tensors(self.path))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

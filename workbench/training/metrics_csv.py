@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from workbench.atomic import replacing
 from workbench.specs.metric_names import LOGGED
 
 
@@ -29,12 +29,10 @@ class MetricsCsv(Logger):
         if path.exists() and keep_through is not None:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_through]
-        beside = path.with_name(f".{path.name}.part")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, LOGGED)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, path)
 
     @property
     def name(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 
+from workbench.atomic import replacing
 from workbench.specs.errors import UserError
 
 
@@ -102,7 +102,7 @@ class StepMonitor(lightning.Callback):
 
 
 class LastCheckpoint(lightning.Callback):
-    """Writes the whole state at ends of epochs, at most once per interval, beside and then renamed.
+    """Writes the whole state at ends of epochs, at most once per interval.
 
     Args:
         path: Where to.
@@ -124,7 +124,6 @@ class LastCheckpoint(lightning.Callback):
 
     def write(self, trainer: Any) -> None:
         """Write now."""
-        beside = self.path.with_name(f".{self.path.name}.part")
-        trainer.save_checkpoint(beside)
-        os.replace(beside, self.path)
+        with replacing(self.path) as beside:
+            trainer.save_checkpoint(beside)
         self._written = time.monotonic()

@@ -230,7 +230,7 @@ def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
 def logging_to(folder: Path, console: Console) -> Iterator[None]:
     """Send our messages to the console and log.txt; the libraries' warnings only to log.txt."""
     shown = logging.Handler()
-    shown.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False)
+    shown.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
     written = logging.FileHandler(folder / run_folder.LOG, encoding="utf-8")
     written.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     log.setLevel(logging.INFO)

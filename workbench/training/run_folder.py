@@ -9,7 +9,6 @@ import contextlib
 import csv
 import datetime
 import json
-import os
 import secrets
 import shlex
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.atomic import replacing
 from workbench.specs.errors import UserError
 
 RECIPE, COMMAND, ENVIRONMENT, SPLITS = "recipe.yaml", "command.txt", "environment.json", "splits.json"
@@ -74,13 +74,8 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -95,12 +90,10 @@ def read_json(path: Path) -> Any:
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(beside, path)
 
 
 def record_test_opening(folder: Path, purpose: str, num_images: int) -> int:
