@@ -20,16 +20,17 @@ def hardware(device: str = "cpu") -> str:
     return described["gpu"] if device == "gpu" else f"{described['processor']} x {described['cores']}"
 
 
-def append(name: str, row: dict[str, Any], command: str | None = None) -> None:
+def append(name: str, row: dict[str, Any], command: str | None = None, commit: str | None = None) -> None:
     """Append one row to results/NAME; a new file gets its header from the row's keys."""
     path = RESULTS / name
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    if commit is None:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
     full = {
         **row,
         "torch": machine.describe()["torch"],
         "hardware": hardware(row.get("device", "cpu")),
         "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip(),
+        "commit": commit[:7],
         "command": command or run_folder.command_line(),
     }
     new = not path.exists()

@@ -7,6 +7,8 @@ import sys
 import time
 
 import pytest
+import torch
+from conftest import paint
 
 
 def workbench(*arguments, cwd=None, **options):
@@ -135,3 +137,79 @@ def test_an_unwritable_place_is_the_users_to_mend(tiny_recipe, tmp_path):
     assert done.returncode == 2, done.stderr
     assert "track.runs_dir" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def inside(monkeypatch, *arguments):
+    """Run the command in this process, which has torch loaded already; return its exit code."""
+    from workbench.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["workbench", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as error:
+        return error.code or 0
+    return 0
+
+
+@pytest.fixture
+def broken_set(tmp_path):
+    """A folder set of two classes with one cut-off picture in train and one in test."""
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            for i in range(8):
+                paint(tmp_path / "broken" / split / name / f"{i}.png", 0, i)
+        path = tmp_path / "broken" / split / "b" / "3.png"
+        path.write_bytes(path.read_bytes()[:100])
+    return tmp_path / "broken"
+
+
+def test_every_bad_input_of_a_fit_ends_with_2_and_four_parts(
+    tiny_recipe, broken_set, folder_set, tmp_path, monkeypatch, capsys
+):
+    torch.save({"features.0.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    one_class, empty = tmp_path / "one", tmp_path / "empty"
+    paint(one_class / "train" / "only" / "1.png", 0, 1)
+    (empty / "train" / "a").mkdir(parents=True)
+    python = tmp_path / "python.yaml"
+    python.write_text("model: {head: torch.nn.Linear}\ndata: {card: flowers}\ntrain: {total_epochs: 1}\n")
+    cases = {
+        "do not decode": [tiny_recipe, f"data.path={broken_set}", "train.total_epochs=3"],
+        "one class": [tiny_recipe, f"data.path={one_class}"],
+        "no images": [tiny_recipe, f"data.path={empty}"],
+        "weights of tiny": [tiny_recipe, f"model.weights={tmp_path / 'other.pth'}"],
+        "3, as found in the files": [tiny_recipe, "model.num_classes=9"],
+        "linear | mlp | cosine": [python],
+        "1 to 36": [tiny_recipe, "data.batch_size=40"],
+    }
+    for says, (recipe, *overrides) in cases.items():
+        assert inside(monkeypatch, "fit", "--recipe", recipe, *overrides) == 2, says
+        errors = capsys.readouterr().err
+        for part in (says, "given:", "allowed:", "do this:"):
+            assert part in errors, (says, errors)
+        assert "Traceback" not in errors
+    assert not list((tmp_path / "runs").rglob("result.json"))
+    assert not list((tmp_path / "runs").rglob("model.*"))
+
+
+def test_a_broken_test_image_is_named_and_nothing_is_called_a_result(
+    tiny_recipe, broken_set, monkeypatch, capsys, tmp_path
+):
+    (broken_set / "train" / "b" / "3.png").unlink()
+    options = [f"data.path={broken_set}", "train.total_epochs=1", "data.batch_size=4"]
+    assert inside(monkeypatch, "fit", "--recipe", tiny_recipe, *options) == 2
+    assert str(broken_set / "test" / "b" / "3.png") in capsys.readouterr().err
+    assert not list((tmp_path / "runs").rglob("result.json"))
+
+
+def test_our_own_fault_exits_1_with_the_traceback_in_the_run_folder(tiny_recipe, tmp_path, monkeypatch):
+    from workbench.training import run
+
+    def fail(*args):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(run.building, "build_trainer", fail)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        inside(monkeypatch, "fit", "--recipe", tiny_recipe)
+    (log,) = (tmp_path / "runs" / "tiny").glob("*/log.txt")
+    assert "Traceback" in log.read_text()
+    assert "a fault of ours" in log.read_text()

@@ -132,14 +132,19 @@ def wandb_records(data):
             parts = b""
 
 
-def test_the_w_and_b_file_holds_config_and_metrics(finished_run):
+def wandb_read(path):
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = (finished_run.folder / "wandb").glob("offline-run-*/run-*.wandb")
-    config, history, tags, exit_code = {}, {}, [], None
     for data in wandb_records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
+        yield record
+
+
+def test_the_w_and_b_file_holds_config_and_metrics(finished_run):
+    (path,) = (finished_run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    config, history, tags, exit_code = {}, {}, [], None
+    for record in wandb_read(path):
         if record.HasField("run"):
             tags = list(record.run.tags) or tags
         for update in (*record.run.config.update, *record.config.update):
@@ -218,13 +223,17 @@ def test_head_only_phase_leaves_the_backbone_bit_for_bit(tiny_recipe, tmp_path):
 
 
 def test_nan_stops_the_fit_and_names_the_steps(tiny_recipe, tmp_path):
+    options = ["optim.name=sgd", "optim.lr=100", "optim.momentum=0.9999", "train.total_epochs=30"]
     with pytest.raises(UserError) as error:
-        fit(tiny(tiny_recipe, "optim.name=sgd", "optim.lr=100", "optim.momentum=0.9999", "train.total_epochs=30"))
+        fit(tiny(tiny_recipe, *options, "track.wandb=offline"))
     assert "within steps" in str(error.value)
     assert "lower optim.lr" in str(error.value)
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
     assert not (run / "result.json").exists()
     assert "Traceback" in (run / "log.txt").read_text()
+    (path,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+    exits = [record.exit.exit_code for record in wandb_read(path) if record.HasField("exit")]
+    assert exits == [1]
 
 
 KILLED = """

@@ -61,6 +61,8 @@ def wandb_logger(track: Track, mode: str, folder: Path, recipe_name: str, config
         notes=track.notes,
         settings=settings,
     )
+    # Lightning always passes this retired setting on, and W&B then warns on every run.
+    logger._wandb_init.pop("anonymous", None)
     logger.experiment.config.update(config, allow_val_change=True)
     return logger
 
