@@ -27,7 +27,7 @@ def record(folder: Path, out: str, command: str) -> None:
     for key in ("steps", "epochs", "images_per_second", "train_seconds", "seconds", "peak_memory_bytes"):
         row[key] = result[key]
     environment = json.loads((folder / "environment.json").read_text())
-    measured.append(out, row, command, environment["git"]["commit"])
+    measured.append(out, row, command, environment, "gpu" if environment["gpu"] else "cpu")
     print(row)
 
 

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import csv
-import datetime
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from workbench.training import machine, run_folder
+from workbench.training import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 
 
-def hardware(device: str = "cpu") -> str:
-    """Return the name that results are keyed by."""
-    described = machine.describe()
-    return described["gpu"] if device == "gpu" else f"{described['processor']} x {described['cores']}"
+def append(name: str, row: dict[str, Any], command: str, environment: dict[str, Any], device: str = "cpu") -> None:
+    """Append one row to results/NAME; a new file gets its header from the row's keys.
 
-
-def append(name: str, row: dict[str, Any], command: str | None = None, commit: str | None = None) -> None:
-    """Append one row to results/NAME; a new file gets its header from the row's keys."""
-    path = RESULTS / name
-    if commit is None:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    Args:
+        name: File name.
+        row: What was measured.
+        command: What measured it.
+        environment: `machine.describe()` of that moment, or a run's environment.json.
+        device: `cpu` or `gpu`.
+    """
+    path, git = RESULTS / name, environment["git"]
     full = {
         **row,
-        "torch": machine.describe()["torch"],
-        "hardware": hardware(row.get("device", "cpu")),
-        "date": datetime.date.today().isoformat(),
-        "commit": commit[:7],
-        "command": command or run_folder.command_line(),
+        "torch": environment["torch"],
+        "hardware": machine.hardware_name(environment, device),
+        "date": environment["date"],
+        "commit": git["commit"][:7] + ("+changed" if git["changed"] else ""),
+        "command": command,
     }
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ import measured
 import torch
 
 from workbench.models.efficientnet import EfficientNet, stages_before
-from workbench.training import machine
+from workbench.training import machine, run_folder
 
 
 def images_per_second(arguments: argparse.Namespace) -> float:
@@ -90,7 +90,7 @@ def main() -> None:
         "device": arguments.device,
         "images_per_second": round(speed, 2),
     }
-    measured.append("step_speed.csv", row)
+    measured.append("step_speed.csv", row, run_folder.command_line(), machine.describe(), arguments.device)
     print(row)
 
 

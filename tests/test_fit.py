@@ -276,6 +276,36 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path, epoch):
     assert resumed.result["selection"] == undisturbed.result["selection"]
 
 
+def test_a_set_that_has_changed_is_not_scored_as_if_it_were_the_same(tmp_path):
+    from conftest import TINY_RECIPE, paint
+
+    for hue, name in enumerate(("a", "b")):
+        for i in range(20):
+            paint(tmp_path / "set" / name / f"{i}.png", hue, i)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(TINY_RECIPE.replace("PATH", str(tmp_path / "set")).replace("RUNS", str(tmp_path / "runs")))
+    outcome = fit(tiny(recipe, "train.total_epochs=1"))
+    test_ids = json.loads((outcome.folder / "splits.json").read_text())["test"]
+    (tmp_path / "set" / test_ids[0]).unlink()
+    with pytest.raises(UserError, match="not in the"):
+        evaluate(outcome.folder)
+
+
+def test_a_start_that_fails_leaves_no_run_folder(tiny_recipe, tmp_path):
+    with pytest.raises(UserError):
+        fit(tiny(tiny_recipe, "model.weights=/nowhere/x.pth"))
+    assert list((tmp_path / "runs" / "tiny").iterdir()) == []
+
+
+def test_bn_momentum_by_epoch_is_shared_out_among_micro_batches(folder_set, tiny_recipe):
+    from workbench.training.building import network_options
+
+    recipe = tiny(tiny_recipe, "model.bn_momentum=null", "model.bn_momentum_by_epoch=true")
+    assert network_options(recipe, 195)["bn_momentum"] == pytest.approx(10 / 195)
+    recipe.train.micro_batch_size = 2
+    assert 1 - (1 - network_options(recipe, 7)["bn_momentum"]) ** 4 == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop_tf"])
 def test_every_optimizer_and_schedule_runs(tiny_recipe, name):
     schedule = {"sgd": "cosine", "adamw": "constant", "rmsprop_tf": "exponential"}[name]

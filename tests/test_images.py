@@ -49,6 +49,12 @@ def test_every_kind_becomes_the_rgb_that_pillow_sees(picture, mode, options):
     assert np.abs(found.astype(int) - expected).max() <= (4 if options["format"] == "JPEG" else 0)
 
 
+def test_16_bit_grey_is_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    found = decode(encoded(Image.fromarray(ramp), format="PNG"), "x")
+    assert np.array_equal(found[0].numpy(), (ramp // 256).astype(np.uint8))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_exif_orientation_is_applied(picture, kind):
     exif = Image.Exif()

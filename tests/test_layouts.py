@@ -170,6 +170,8 @@ def test_one_folder_of_classes_is_train(tmp_path):
         (["train/a/0.png", "train/b/0.png", "val/z/0.png"], [], "class 'z' is not among the 2 classes"),
         (["train/a/0.png", "train/b/0.png"], ["val"], "no images"),
         (["train/a/0.png"], ["train/b"], "no images"),
+        (["training/a/0.png", "val/a/0.png"], [], "rename or take out training, val"),
+        (["train/a/0.png", "train/b/0.png", "valid/a/0.png"], [], "rename or take out valid"),
     ],
 )
 def test_broken_folders_are_named(tmp_path, names, empty, says):
@@ -193,3 +195,20 @@ def test_pictures_of_other_kinds_are_ignored(tmp_path):
 def test_a_folder_card_without_a_path_says_how_to_give_it(tmp_path):
     with pytest.raises(UserError, match="add data.path=DIR"):
         read_layout(load_card("folder"), tmp_path, None, download=False)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    names = ["bus/0.png", "car/0.png", "train/0.png"]
+    table = read_layout(load_card("folder"), tmp_path, make_folder(tmp_path / "set", names), download=False)
+    assert table.classes == ("bus", "car", "train")
+
+
+def test_a_name_that_no_text_file_can_hold_is_refused(tmp_path):
+    from workbench.data.splits import check_table
+
+    root = make_folder(tmp_path / "set", ["a/0.png", "b/0.png"])
+    (root / "a" / "0.png").rename(root / "a" / b"\xe9.png".decode(errors="surrogateescape"))
+    card = load_card("folder")
+    table = read_layout(card, tmp_path, root, download=False)
+    with pytest.raises(UserError, match="rename the file"):
+        check_table(table, card, allow_partial=False)

@@ -84,3 +84,13 @@ def test_metric_names_come_from_one_list():
     for split, name in (("valid", "top1"), ("val", "accuracy")):
         with pytest.raises(ValueError, match="no such metric"):
             logged_name(split, name)
+
+
+def test_ties_count_the_same_everywhere():
+    logits = torch.zeros(4, 8)
+    targets = torch.tensor([0, 1, 5, 7])
+    assert ranks(logits, targets).tolist() == [1, 2, 6, 8]
+    scores = SplitScores(8)
+    scores.update(logits, targets)
+    assert scores.compute()["top1"] == pytest.approx(1 / 4)
+    assert scores.compute()["top5"] == pytest.approx(2 / 4)

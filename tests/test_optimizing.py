@@ -22,7 +22,7 @@ def test_groups_cover_every_parameter_once_with_the_right_rate_and_decay():
     groups = parameter_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5, head_lr_scale=10)
     grouped = {id(p): group for group in groups for p in group["params"]}
     assert len(grouped) == len(list(model.parameters())) == sum(len(group["params"]) for group in groups)
-    conv, norm = model.features[0][:2]
+    conv, norm = model.features[0][0], model.features[0][1]
     assert grouped[id(conv.weight)]["lr"] == 0.5**9
     assert grouped[id(norm.weight)]["weight_decay"] == 0
     head = model.classifier[1]

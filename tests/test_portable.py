@@ -138,3 +138,43 @@ def test_wrong_arguments_are_named():
         EfficientNetClassifier("tiny", 2, task="both")
     with pytest.raises(ValueError, match="1 class names for 2 classes"):
         EfficientNetClassifier("tiny", 2, classes=["a"])
+
+
+def test_a_second_fit_has_its_own_length(tmp_path, folder_set):
+    import lightning
+
+    from workbench.data.datamodules import ImageFolderDataModule
+
+    data = ImageFolderDataModule(path=folder_set, resolution=32, batch_size=21)
+    model = EfficientNetClassifier("tiny", 3)
+    quiet = {"logger": False, "accelerator": "cpu", "default_root_dir": tmp_path, "enable_checkpointing": False}
+    for epochs in (1, 3):
+        lightning.Trainer(max_epochs=epochs, **quiet).fit(model, datamodule=data)
+        assert model.lr_factor(2 * epochs) == pytest.approx(0)
+        assert model.lr_factor(2 * epochs - 1) > 0
+
+
+def test_the_preprocessing_that_was_trained_with_travels(tmp_path, folder_set):
+    import lightning
+
+    from workbench.data.datamodules import ImageFolderDataModule
+
+    data = ImageFolderDataModule(path=folder_set, resolution=48, batch_size=21)
+    model = EfficientNetClassifier("tiny", 3)
+    assert model.preprocessing.crop == 64
+    quiet = {"logger": False, "accelerator": "cpu", "default_root_dir": tmp_path, "enable_checkpointing": False}
+    lightning.Trainer(max_steps=1, **quiet).fit(model, datamodule=data)
+    model.save(tmp_path / "saved")
+    assert load_model(tmp_path / "saved").preprocessing == data.preprocessing
+    assert data.preprocessing.crop == 48
+
+
+def test_starting_from_a_run_keeps_its_batchnorm_and_preprocessing(finished_run):
+    from workbench.models.weights import facts_of_weights
+    from workbench.specs.architectures import ARCHS
+
+    facts = facts_of_weights(str(finished_run.folder / "model.safetensors"), ARCHS["tiny"])
+    assert (facts.bn_eps, facts.bn_momentum, facts.preprocessing.crop) == (1e-3, 0.1, 32)
+    again = EfficientNetClassifier("tiny", 3, str(finished_run.folder / "model.safetensors"))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(again.eval()(images), load_model(finished_run.folder)(images))

@@ -8,7 +8,7 @@ from workbench import shipped
 from workbench.specs.card import LAYOUTS, DatasetCard
 from workbench.specs.errors import Problem, UserError, suggestion
 from workbench.specs.filling import fill
-from workbench.specs.metric_names import SCORES
+from workbench.specs.metric_names import SINGLE_LABEL
 
 
 def list_cards() -> list[str]:
@@ -35,8 +35,8 @@ def load_card(name: str) -> DatasetCard:
     fill(card, shipped.read_yaml(path), str(path), problems, {})
     if card.layout not in LAYOUTS:
         problems.append(Problem(f"{path}: layout", card.layout, ", ".join(LAYOUTS), "name the layout of the files"))
-    if card.metric not in SCORES:
-        problems.append(Problem(f"{path}: metric", card.metric, ", ".join(SCORES), "name the reported metric"))
+    if card.metric not in SINGLE_LABEL:
+        problems.append(Problem(f"{path}: metric", card.metric, ", ".join(SINGLE_LABEL), "name the reported metric"))
     if problems:
         raise UserError(*problems)
     return card

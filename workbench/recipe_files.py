@@ -6,19 +6,19 @@ What the keys mean is in `specs/recipe.py`; who acts on them, in `training/run.p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from workbench import card_files, shipped
+from workbench.overrides import SOURCE, parse_overrides, recipe_keys
 from workbench.specs.card import DatasetCard
 from workbench.specs.errors import Problem, UserError, suggestion
-from workbench.specs.filling import fill
+from workbench.specs.filling import NULL_WORDS, fill
 from workbench.specs.recipe import Recipe
 from workbench.specs.recipe_checks import check_recipe
 
@@ -43,12 +43,13 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in shipped.RECIPES.glob("*.yaml"))
 
 
-def find_recipe(name: str, beside: Path | None = None) -> Path:
+def find_recipe(name: str, beside: Path | None = None, but: Path | None = None) -> Path:
     """Find a recipe file.
 
     Args:
         name: A path, or a shipped recipe's name with or without .yaml.
         beside: A folder that is looked into first, for `extends`.
+        but: A file that is not meant: the one that extends, which may have its parent's name.
 
     Raises:
         UserError: There is none.
@@ -60,7 +61,7 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     if stem in known and name in (stem, f"{stem}.yaml", f"recipes/{stem}.yaml", f"recipes/{stem}"):
         candidates.append(shipped.RECIPES / f"{stem}.yaml")
     for path in candidates:
-        if path.is_file():
+        if path.is_file() and not (but and path.samefile(but)):
             return path
     raise UserError.of(
         "recipe",
@@ -97,10 +98,11 @@ def load_layers(layers: Sequence[tuple[str, dict[str, Any]]], overrides: Sequenc
     """
     problems: list[Problem] = []
     recipe, sources = Recipe(), {}
-    for source, values in [*layers, *_parsed_overrides(overrides, problems)]:
-        _release_partners(recipe, values)
+    for source, values in [*layers, (SOURCE, parse_overrides(overrides, problems))]:
+        _release_partners(recipe, values, source, sources)
         fill(recipe, values, source, problems, sources)
     recipe.about.name = recipe.about.name or name
+    _expand_home(recipe)
     path = layers[-1][0]
     card = None
     try:
@@ -121,13 +123,23 @@ _PARTNERS = (
 )
 
 
-def _release_partners(recipe: Recipe, values: dict[str, Any]) -> None:
+def _release_partners(recipe: Recipe, values: dict[str, Any], source: str, sources: dict[str, str]) -> None:
     """Let a layer that states one of two exclusive keys replace the other one of an earlier layer."""
     for section, first, second in _PARTNERS:
         stated = values.get(section) if isinstance(values.get(section), dict) else {}
         for name, partner in ((first, second), (second, first)):
-            if name in stated and partner not in stated:
+            if stated.get(name) not in NULL_WORDS and partner not in stated:
+                if getattr(getattr(recipe, section), partner) is not None:
+                    sources[f"{section}.{partner}"] = f"{source}, by {name}"
                 setattr(getattr(recipe, section), partner, None)
+
+
+def _expand_home(recipe: Recipe) -> None:
+    """Replace a leading ~ in every key that holds a path: a shell leaves it alone inside key=value."""
+    for section, name in (("data", "root"), ("data", "path"), ("model", "weights"), ("track", "runs_dir")):
+        value = getattr(getattr(recipe, section), name)
+        if value is not None:
+            setattr(getattr(recipe, section), name, os.path.expanduser(value))
 
 
 def _with_parents(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -139,42 +151,17 @@ def _with_parents(path: Path) -> list[tuple[str, dict[str, Any]]]:
         seen.append(path.resolve())
         values = shipped.read_yaml(path)
         parent = values.pop("extends", None)
+        if chain:
+            values.pop("about", None)  # what a parent claims and measured is not the child's
         chain.insert(0, (str(path), values))
         if parent is None:
             return chain
         if not isinstance(parent, str):
             raise UserError.of(f"{path}: extends", parent, "the name of one recipe", "name one parent")
         try:
-            path = find_recipe(parent, beside=path.parent)
+            path = find_recipe(parent, beside=path.parent, but=path)
         except UserError as error:
             raise UserError(*(dataclasses.replace(p, where=f"{path}: extends") for p in error.problems)) from error
-
-
-def _parsed_overrides(overrides: Sequence[str], problems: list[Problem]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each override as nested values."""
-    for text in overrides:
-        stripped = text.removeprefix("--")
-        dotted, equals, raw = stripped.partition("=")
-        if not equals or not dotted:
-            near = suggestion(dotted, dotted_keys(), "write key=value, as in optim.lr=0.01")
-            problems.append(Problem("command line", text, "key=value or --key=value", near))
-            continue
-        if "${" in raw:
-            problems.append(Problem(f"command line: {dotted}", raw, "plain values", "write the value out"))
-            continue
-        try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"] if raw else None
-        except (YAMLError, OmegaConfBaseException, ValueError):
-            value = raw
-        for part in reversed(dotted.split(".")):
-            value = {part: value}
-        yield "command line", value
-
-
-def dotted_keys() -> list[str]:
-    """Return every recipe key, `section.key`."""
-    sections = dataclasses.fields(Recipe)
-    return [f"{s.name}.{f.name}" for s in sections for f in dataclasses.fields(s.default_factory)]
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -191,7 +178,7 @@ def explain(loaded: LoadedRecipe) -> list[tuple[str, Any, str]]:
     """Return (dotted key, value, where it came from) for every key, in the schema's order."""
     values = to_dict(loaded.recipe)
     rows = []
-    for dotted in dotted_keys():
+    for dotted in recipe_keys():
         section, name = dotted.split(".")
         source = next((s for k, s in loaded.sources.items() if k == dotted or k.startswith(f"{dotted}.")), "default")
         rows.append((dotted, values[section][name], source))

@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from workbench import __version__
 from workbench.specs.errors import UserError
 
 VERBS = {
@@ -40,7 +41,7 @@ class _Verbs(click.Group):
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="efficientnet-workbench")
+@click.version_option(__version__, prog_name="workbench")
 def app() -> None:
     """Turn a published EfficientNet into a classifier of your own.
 

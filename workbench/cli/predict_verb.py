@@ -31,6 +31,8 @@ def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> N
             files.append(path)
     if not files:
         raise UserError.of("predict", " ".join(paths), "pictures, or folders that hold some", "check the paths")
+    if out is not None and not out.parent.is_dir():
+        raise UserError.of("predict --out", out, "a file in an existing folder", f"make {out.parent} first")
     answers = EfficientNetClassifier.load(model).predict(files)
     rows = [
         (str(file), rank, name, f"{probability:.6f}")

@@ -85,8 +85,8 @@ class ImageDataModule(lightning.LightningDataModule):
     """Any set that has a card.
 
     Args:
-        card: A card's name or file, or the card itself.
         root: Folder of all sets.
+        card: A card's name or file, or the card itself; the named modules below know theirs.
         path: The image folder, for cards without a fixed one.
         preprocessing: Evaluation preprocessing of the weights that are fine-tuned; ImageNet's at `resolution` if None.
         resolution: Side of training crops, pixels.
@@ -101,9 +101,9 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        card: str | DatasetCard | None = None,
         root: str | Path = "data",
         *,
+        card: str | DatasetCard | None = None,
         path: str | Path | None = None,
         preprocessing: Preprocessing | None = None,
         resolution: int = 224,
@@ -170,9 +170,8 @@ class ImageDataModule(lightning.LightningDataModule):
         interpolation = self.preprocessing.interpolation
         transform = train_transform(self.resolution, interpolation, **self.augment)
         rows = self.rows(splits.TRAIN)
-        batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed)
-        if self.trainer is not None:
-            batches.set_epoch(self.trainer.current_epoch)
+        ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *ranks)
         dataset = ImageRows(self.table, rows, transform, self.seed)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **self._loading())
 

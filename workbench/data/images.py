@@ -51,7 +51,10 @@ def decode(data: bytes, name: object) -> Tensor:
             pass  # CMYK and other rare JPEGs: Pillow reads them, or says what is wrong
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            rgb = ImageOps.exif_transpose(picture).convert("RGB")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
+                upright = Image.fromarray((np.array(upright) // 256).clip(0, 255).astype(np.uint8))
+            rgb = upright.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError.of(
             name,

@@ -39,7 +39,13 @@ def read_layout(card: DatasetCard, root: Path, path: Path | None, download: bool
             f"an image folder, as data.card={card.name} needs one",
             "add data.path=DIR, a folder of one folder per class (or of train/, val/, test/)",
         )
-    return READERS[card.layout](card, path or root / card.folder, download)
+    folder = path or root / card.folder
+    try:
+        return READERS[card.layout](card, folder, download and card.downloadable)
+    except OSError as error:
+        raise UserError.of(
+            error.filename or folder, error.strerror or error, "readable files", "check the files and their permissions"
+        ) from error
 
 
 def _require(card: DatasetCard, folder: Path, names: tuple[str, ...], download: Callable[[], object] | None) -> None:
@@ -70,11 +76,14 @@ def read_flowers102(card: DatasetCard, folder: Path, download: bool) -> ImageTab
         Flowers102(folder.parent, download=True)
 
     _require(card, folder, ("jpg", "imagelabels.mat", "setid.mat"), fetch if download else None)
-    labels = _mat(folder / "imagelabels.mat")["labels"].ravel().astype(np.int64) - 1
-    numbers = {name: _mat(folder / "setid.mat")[name].ravel() for name in FLOWERS_SPLITS}
+    labels = _mat(folder / "imagelabels.mat", "labels").ravel().astype(np.int64) - 1
+    numbers = {name: _mat(folder / "setid.mat", name).ravel() for name in FLOWERS_SPLITS}
     split_of = {int(n): FLOWERS_SPLITS[name] for name, listed in numbers.items() for n in listed}
     names_file = folder / "cat_to_name.json"
-    names = json.loads(names_file.read_text()) if names_file.is_file() else {}
+    try:
+        names = json.loads(names_file.read_text(encoding="utf-8")) if names_file.is_file() else {}
+    except ValueError as error:
+        raise UserError.of(names_file, error, "JSON: number -> name", "fetch it again or remove it") from error
     classes = tuple(names.get(str(i + 1), f"flower {i + 1:03d}") for i in range(int(labels.max()) + 1))
     # A part of the set is recognised as such by `check_table`, so files that are not there are left out here.
     there = {file.name for file in (folder / "jpg").iterdir()}
@@ -110,12 +119,12 @@ def read_stanford_cars(card: DatasetCard, folder: Path, download: bool) -> Image
         "cars_train",
     )
     _require(card, folder, names, None)
-    classes = tuple(str(name[0]) for name in _mat(folder / "devkit/cars_meta.mat")["class_names"].ravel())
+    classes = tuple(str(name[0]) for name in _mat(folder / "devkit/cars_meta.mat", "class_names").ravel())
     ids, labels, splits = [], [], []
     lists = ((TRAIN, "devkit/cars_train_annos.mat", "cars_train"), (TEST, names[2], "cars_test"))
     for split, listing, images in lists:
         there = {file.name for file in (folder / images).iterdir()} if (folder / images).is_dir() else set()
-        for row in _mat(folder / listing)["annotations"].ravel():
+        for row in _mat(folder / listing, "annotations").ravel():
             file = str(row["fname"].item())
             if file in there:
                 ids.append(f"{images}/{file}")
@@ -132,13 +141,11 @@ def read_image_folder(card: DatasetCard, folder: Path, download: bool) -> ImageT
     """
     if not folder.is_dir():
         raise UserError.of("data.path", f"{folder}: no such folder", "a folder of images", "check data.path")
-    parts = {TRAIN: "train", SELECTION: "val", TEST: "test"}
-    has_parts = (folder / "train").is_dir()
-    roots = {s: folder / d for s, d in parts.items() if (folder / d).is_dir()} if has_parts else {TRAIN: folder}
-    classes = tuple(sorted(d.name for d in roots[TRAIN].iterdir() if d.is_dir() and not d.name.startswith(".")))
+    roots = _split_folders(folder)
+    classes = tuple(sorted(d.name for d in _folders(roots[TRAIN])))
     ids, labels, splits = [], [], []
     for split, root in roots.items():
-        for group in sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith(".")):
+        for group in _folders(root):
             if group.name not in classes:
                 raise UserError.of(
                     group,
@@ -157,6 +164,29 @@ def read_image_folder(card: DatasetCard, folder: Path, download: bool) -> ImageT
     return ImageTable(ids, [folder / name for name in ids], np.array(labels, dtype=np.int64), splits, classes)
 
 
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """Return split -> folder: the splits' own folders if there is a `train/` of class folders, else all is train.
+
+    A split under another name would become a class or be left out in silence, so it is refused.
+    """
+    known = {"train": TRAIN, "val": SELECTION, "test": TEST}
+    names = {d.name for d in _folders(folder)}
+    has_parts = "train" in names and bool(_folders(folder / "train"))
+    odd = names - set(known) if has_parts else names & {"val", "test", "valid", "validation", "training", "testing"}
+    if odd:
+        raise UserError.of(
+            folder,
+            f"folders {', '.join(sorted(names))}",
+            "a folder per class; or train/ and, if you have them, val/ and test/, each with a folder per class",
+            f"rename or take out {', '.join(sorted(odd))}",
+        )
+    return {split: folder / name for name, split in known.items() if name in names} if has_parts else {TRAIN: folder}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
 def read_blossoms(card: DatasetCard, folder: Path, download: bool) -> ImageTable:
     """Render the embedded set; the card's sizes say how much of it."""
     task = "upstream" if card.name.endswith("upstream") else "downstream"
@@ -173,13 +203,14 @@ def read_blossoms(card: DatasetCard, folder: Path, download: bool) -> ImageTable
     return ImageTable(ids, np.stack(pictures), np.array(labels, dtype=np.int64), splits, names)
 
 
-def _mat(path: Path) -> dict[str, np.ndarray]:
-    """Read a MATLAB file's arrays."""
+def _mat(path: Path, name: str) -> np.ndarray:
+    """Read one array of a MATLAB file."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
-        return loadmat(path)
-    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        return loadmat(path)[name]
+    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError, KeyError) as error:
         raise UserError.of(path, f"not a readable .mat file: {error}", "the original file", "fetch it again") from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.specs.card import DatasetCard
+from workbench.specs.card import TEST_SHARE, DatasetCard
 from workbench.specs.errors import UserError
 
 TRAIN, SELECTION, TEST = "train", "selection", "test"
@@ -78,7 +78,7 @@ def complete_splits(table: ImageTable, fraction: float) -> ImageTable:
     """
     splits = np.asarray(table.splits, dtype=object)
     stamps = list(table.stamps)
-    for split, share in ((TEST, 0.2), (SELECTION, fraction)):
+    for split, share in ((TEST, TEST_SHARE), (SELECTION, fraction)):
         if not (splits == split).any():
             train = np.flatnonzero(splits == TRAIN)
             held = hold_out([table.ids[i] for i in train], table.labels[train], share, split)
@@ -108,6 +108,9 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
         raise UserError.of(where, f"one class: {table.classes}", "2 or more classes", "add a folder per class")
     if card.num_classes is not None and len(table.classes) != card.num_classes:
         raise UserError.of(where, f"{len(table.classes)} classes", card.num_classes, "restore the missing classes")
+    odd = [name for name in table.ids if not name.isprintable()]
+    if odd:
+        raise UserError.of(where, f"the name {odd[0]!r}", "printable file names", "rename the file")
     twice = [name for name, count in Counter(table.ids).items() if count > 1]
     if twice:
         raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")

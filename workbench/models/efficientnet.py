@@ -51,6 +51,8 @@ class EfficientNet(nn.Module):
             for s in scaled_stages(self.scaling)
         ]
         self.num_features = top_channels(self.scaling)
+        self.dropout = self.scaling.dropout if dropout is None else dropout
+        self.drop_path = drop_path
         built = TorchvisionEfficientNet(
             settings,
             dropout=0.0,
@@ -61,9 +63,7 @@ class EfficientNet(nn.Module):
         )
         self.features = built.features
         self.avgpool = built.avgpool
-        self.classifier = build_head(
-            head, self.num_features, num_classes, self.scaling.dropout if dropout is None else dropout
-        )
+        self.classifier = build_head(head, self.num_features, num_classes, self.dropout)
         self._frozen: frozenset[str] = frozenset()
         self._frozen_bn = False
 

@@ -21,6 +21,10 @@ from workbench.specs.errors import UserError
 from workbench.specs.weights import Preprocessing
 
 FORMAT = 1
+_KEYS = (
+    *("arch", "head", "task", "num_classes", "classes", "bn_eps", "bn_momentum", "dropout", "drop_path"),
+    *("preprocessing", "sha256", "provenance"),
+)
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 
 
@@ -57,6 +61,8 @@ def save_model(
         "classes": list(classes),
         "bn_eps": batchnorm.eps,
         "bn_momentum": batchnorm.momentum,
+        "dropout": model.dropout,
+        "drop_path": model.drop_path,
         "preprocessing": dataclasses.asdict(preprocessing),
         "sha256": hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
         "provenance": provenance,
@@ -89,13 +95,23 @@ def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
         )
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']}")
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise ValueError("not such a description")
+        lacking = [key for key in _KEYS if key not in description]
+        if lacking:
+            raise ValueError(f"no {', '.join(lacking)} in it")
+        Scaling(**description["arch"])
+    except (ValueError, TypeError, OSError) as error:
         raise UserError.of(
             folder / DESCRIPTION, error, f"a description of format {FORMAT}", "save the model again"
         ) from error
     return folder, description
+
+
+def preprocessing_from(description: dict[str, Any]) -> Preprocessing:
+    """Return the preprocessing that a description states."""
+    stated = description["preprocessing"]
+    return Preprocessing(**{**stated, "mean": tuple(stated["mean"]), "std": tuple(stated["std"])})
 
 
 def load_model(path: str | Path, head: nn.Module | None = None) -> EfficientNet:
@@ -128,12 +144,13 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> EfficientNet:
         "none" if head is not None else description["head"],
         bn_eps=description["bn_eps"],
         bn_momentum=description["bn_momentum"],
+        dropout=description["dropout"],
+        drop_path=description["drop_path"],
     )
     if head is not None:
         model.replace_head(head)
     model.load_state_dict(tensors)
     model.classes = tuple(description["classes"])
-    stated = description["preprocessing"]
-    model.preprocessing = Preprocessing(**{**stated, "mean": tuple(stated["mean"]), "std": tuple(stated["std"])})
+    model.preprocessing = preprocessing_from(description)
     model.provenance = description["provenance"]
     return model.eval()

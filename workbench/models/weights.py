@@ -5,6 +5,8 @@ Which weights are published is data, in `specs/weights.py`. Files are read witho
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import pickle
 from collections.abc import Mapping
@@ -13,14 +15,14 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from workbench.models import portable
 from workbench.models.efficientnet import EfficientNet
 from workbench.models.tensor_files import read_tensors
-from workbench.specs.architectures import ARCHS, scaled_stages, top_channels
+from workbench.specs.architectures import ARCHS, Scaling, scaled_stages, top_channels
 from workbench.specs.errors import UserError
-from workbench.specs.weights import WeightsEntry, find_weights, is_file
+from workbench.specs.weights import WeightsEntry, facts_of, find_weights, is_file
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -48,6 +50,22 @@ class LoadReport:
         if self.new:
             parts.append(f"{len(self.new)} new ({', '.join(self.new)})")
         return "; ".join(parts)
+
+
+def facts_of_weights(weights: str | None, scaling: Scaling) -> WeightsEntry:
+    """Return `facts_of`, or for a portable model's own file what the `model.json` beside it says.
+
+    Raises:
+        UserError: Unknown weights, or a damaged description.
+    """
+    facts = facts_of(weights, scaling)
+    if weights is None or Path(weights).name != portable.TENSORS or not is_file(weights):
+        return facts
+    if not (Path(weights).parent / portable.DESCRIPTION).is_file():
+        return facts
+    _, stated = portable.read_description(weights)
+    batchnorm = {key: stated[key] for key in ("bn_eps", "bn_momentum")}
+    return dataclasses.replace(facts, preprocessing=portable.preprocessing_from(stated), **batchnorm)
 
 
 def load_weights(model: EfficientNet, weights: str) -> LoadReport:
@@ -93,7 +111,13 @@ def load_weights(model: EfficientNet, weights: str) -> LoadReport:
 def _published(entry: WeightsEntry) -> dict[str, Tensor]:
     """Return published tensors, from the package, the cache or the network."""
     if "://" not in entry.url:
-        return load_file(EMBEDDED / entry.url)
+        path = EMBEDDED / entry.url
+        tensors = read_tensors(path)
+        if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(entry.sha256_prefix):
+            raise UserError.of(
+                "model.weights", f"{path} is not the file it was", entry.sha256_prefix, "install the package again"
+            )
+        return tensors
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         # Downloads beside, checks the hash prefix in the file's name, then renames.

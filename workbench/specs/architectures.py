@@ -8,7 +8,7 @@ tensorflow/tpu `efficientnet_builder.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from workbench.specs.errors import UserError, suggestion
@@ -109,7 +109,7 @@ def resolve_arch(arch: str | dict[str, float]) -> Scaling:
 
     Args:
         arch: A name from `ARCHS`; `{"phi": 1.5}` for the paper's compound rule (width 1.1^phi, depth 1.2^phi,
-            resolution 224 * 1.15^phi rounded up to a multiple of 4, which gives B2 and B3 exactly for 1 and 2);
+            resolution 224 * 1.15^phi rounded up to a multiple of 4, which gives B2's and B3's resolutions for 1 and 2);
             or any of `width`, `depth` (multipliers, default 1) and `resolution` (pixels, default 224).
 
     Raises:
@@ -121,7 +121,7 @@ def resolve_arch(arch: str | dict[str, float]) -> Scaling:
                 "model.arch", arch, ", ".join(ARCHS), suggestion(arch, ARCHS, "choose one, or {phi: 1.5}")
             )
         return ARCHS[arch]
-    keys = set(arch)
+    keys = set(arch) if isinstance(arch, Mapping) else set()
     if not keys or not (keys == {"phi"} or keys <= {"width", "depth", "resolution"}):
         raise UserError.of(
             "model.arch",
@@ -129,8 +129,10 @@ def resolve_arch(arch: str | dict[str, float]) -> Scaling:
             "{phi: ...} or any of {width:, depth:, resolution:}",
             "write one of these forms",
         )
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in arch.values()):
-        raise UserError.of("model.arch", arch, "numbers", "give each key a number")
+    numbers = [v for v in arch.values() if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e4]
+    if len(numbers) < len(arch) or arch.get("resolution", 0) % 1 or abs(arch.get("phi", 0)) > 20:
+        allowed = "numbers; resolution a whole one, phi -20 to 20"
+        raise UserError.of("model.arch", arch, allowed, "give each key such a number")
     if keys == {"phi"}:
         phi = arch["phi"]
         width, depth = 1.1**phi, 1.2**phi

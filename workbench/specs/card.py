@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 LAYOUTS = ("blossoms", "cifar10", "flowers102", "stanford_cars", "image_folder")
 """How a set lies on disk; each has one reader in `workbench/data/layouts.py`."""
+TEST_SHARE = 0.2
+"""Share of train held out for test where a set has no test split; a guess."""
 
 
 @dataclass
@@ -54,7 +56,7 @@ class DatasetCard:
     homepage: str = ""
 
     def training_images(self, train_on: str, holdout_fraction: float) -> int | None:
-        """Return the expected size of the training split, or None where the files decide.
+        """Return the expected size of the training split (hold-outs are rounded per class), or None if unknown.
 
         Args:
             train_on: `train` or `train+selection`.
@@ -62,8 +64,9 @@ class DatasetCard:
         """
         if self.sizes.train is None:
             return None
+        train = self.sizes.train
+        if self.sizes.test is None:
+            train -= round(train * TEST_SHARE)
         if self.sizes.selection is not None:
-            return self.sizes.train + (self.sizes.selection if train_on == "train+selection" else 0)
-        if train_on == "train+selection":
-            return self.sizes.train
-        return self.sizes.train - round(self.sizes.train * holdout_fraction)
+            return train + (self.sizes.selection if train_on == "train+selection" else 0)
+        return train if train_on == "train+selection" else train - round(train * holdout_fraction)

@@ -51,8 +51,8 @@ def fill(
             )
             continue
         current = getattr(target, name)
-        if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-            fill(current, value, source, problems, sources, f"{dotted}.")
+        if dataclasses.is_dataclass(current) and (value is None or isinstance(value, Mapping)):
+            fill(current, value or {}, source, problems, sources, f"{dotted}.")  # an empty section says nothing
             continue
         try:
             new = _convert(hints[name], fields[name].metadata, value, source, problems, dotted)
@@ -76,7 +76,7 @@ def _convert(hint: Any, metadata: Mapping, value: Any, source: str, problems: li
             return value
     if value is False and "off" in choices:
         return "off"  # YAML reads a bare `off` as false
-    (hint,) = [part for part in _parts(hint) if part is not type(None)]
+    (hint,) = [part for part in parts_of(hint) if part is not type(None)]
     if hint is Any:
         return _nulls(value)
     if typing.get_origin(hint) is list:
@@ -112,9 +112,7 @@ def _scalar(hint: type, value: Any) -> Any:
         return float(value)
     if hint is str and isinstance(value, str):
         return value
-    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text (put it in quotes)"}
     raise ValueError(words[hint])
 
 
@@ -122,9 +120,10 @@ def _nulls(value: Any) -> Any:
     return None if isinstance(value, str) and value in NULL_WORDS else value
 
 
-def _parts(hint: Any) -> tuple:
+def parts_of(hint: Any) -> tuple:
+    """Return the types of a union, or the one type."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _is_optional(hint: Any) -> bool:
-    return type(None) in _parts(hint)
+    return type(None) in parts_of(hint)

@@ -13,6 +13,8 @@ SCORES = {
     LOSS: "mean cross-entropy (multi-label: binary cross-entropy) without label smoothing",
     MEAN_AVERAGE_PRECISION: "multi-label: mean over classes of average precision",
 }
+SINGLE_LABEL = (TOP1, TOP5, MEAN_PER_CLASS)
+"""Scores that a dataset card can be judged by."""
 HIGHER_IS_BETTER = {TOP1: True, TOP5: True, MEAN_PER_CLASS: True, LOSS: False, MEAN_AVERAGE_PRECISION: True}
 
 LOGGED = (

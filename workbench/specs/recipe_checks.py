@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
 
 from workbench.specs.architectures import STAGE_NAMES, Scaling, resolve_arch
@@ -9,7 +11,7 @@ from workbench.specs.card import DatasetCard
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import Problem, UserError
 from workbench.specs.recipe import Recipe
-from workbench.specs.weights import find_weights, is_file
+from workbench.specs.weights import facts_of, find_weights, is_file
 
 
 def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[Problem]:
@@ -23,7 +25,7 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
     lengths = list(_lengths(recipe))
     found = [*_model(recipe), *lengths, *_numbers(recipe)]
     if card is not None:
-        found += _classes(recipe, card)
+        found += _against_card(recipe, card)
         num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
         if num_images is not None and not recipe.data.allow_partial and not lengths:
             found += _against_size(recipe, num_images)
@@ -116,10 +118,15 @@ def _numbers(recipe: Recipe) -> _Found:
             f"a divisor of data.batch_size={batch}: {divisors}",
             "choose a divisor, so that every step sees the whole effective batch",
         )
+    if not re.fullmatch(r"[\w.-]*", recipe.about.name) or recipe.about.name in (".", ".."):
+        yield "about.name", recipe.about.name, "letters, digits, . _ -", "choose a name that can be a folder's"
     for kind in recipe.optim.decay_exclude:
         if kind not in ("norm", "bias"):
             yield "optim.decay_exclude", kind, "norm, bias", "name parameter kinds"
     crop, resize = recipe.data.eval_resolution or recipe.data.resolution, recipe.data.eval_resize
+    if crop is None:
+        with contextlib.suppress(UserError):  # then the architecture or the weights are reported already
+            crop = facts_of(recipe.model.weights, resolve_arch(recipe.model.arch)).preprocessing.crop
     if crop and resize and resize < crop:
         yield (
             "data.eval_resize",
@@ -131,7 +138,14 @@ def _numbers(recipe: Recipe) -> _Found:
         yield "optim.lr", "0", "more than 0", "give the fit a learning rate"
 
 
-def _classes(recipe: Recipe, card: DatasetCard) -> _Found:
+def _against_card(recipe: Recipe, card: DatasetCard) -> _Found:
+    if recipe.data.path is not None and card.layout != "image_folder":
+        yield (
+            "data.path",
+            recipe.data.path,
+            f"null: the images of {card.name} are not taken from a folder of your own",
+            "remove data.path, or set data.card=folder",
+        )
     stated = recipe.model.num_classes
     if stated is not None and card.num_classes is not None and stated != card.num_classes:
         yield (
@@ -149,10 +163,19 @@ def _against_size(recipe: Recipe, num_images: int) -> _Found:
         yield from _from_error(error)
         return
     total = to_steps(recipe.train.total_epochs, recipe.train.total_steps, epoch_steps)
+    warmup = to_steps(recipe.schedule.warmup_epochs, recipe.schedule.warmup_steps, epoch_steps)
     try:
-        phase_lengths(recipe, total, epoch_steps)
+        shortest = min(phase_lengths(recipe, total, epoch_steps))
     except UserError as error:
         yield from _from_error(error)
+        return
+    if warmup >= shortest:
+        yield (
+            "schedule.warmup_epochs",
+            f"{warmup} steps of warm-up in a phase of {shortest}",
+            "a warm-up shorter than every phase",
+            "shorten schedule.warmup_epochs or warmup_steps, or lengthen the fit",
+        )
 
 
 def phase_lengths(recipe: Recipe, total: int, epoch_steps: int) -> list[int]:

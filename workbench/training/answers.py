@@ -46,14 +46,14 @@ def classify(
     was_training = model.training
     model.eval()
     answers = []
-    for start in range(0, len(pictures), batch_size):
-        inputs = torch.stack(
-            [model_input(picture, model.preprocessing) for picture in pictures[start : start + batch_size]]
-        )
-        logits = model(inputs.to(model.device)).float()
-        probabilities = logits.sigmoid() if model.multi_label else logits.softmax(1)
-        for row in probabilities.cpu():
-            order = row.argsort(descending=True).tolist()
-            answers.append({model.classes[i]: float(row[i]) for i in order})
-    model.train(was_training)
+    try:
+        for start in range(0, len(pictures), batch_size):
+            inputs = [model_input(picture, model.preprocessing) for picture in pictures[start : start + batch_size]]
+            logits = model(torch.stack(inputs).to(model.device)).float()
+            probabilities = logits.sigmoid() if model.multi_label else logits.softmax(1)
+            for row in probabilities.cpu():
+                order = row.argsort(descending=True).tolist()
+                answers.append({model.classes[i]: float(row[i]) for i in order})
+    finally:
+        model.train(was_training)
     return answers

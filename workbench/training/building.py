@@ -11,13 +11,14 @@ from typing import Any
 import lightning
 
 from workbench.data.datamodules import ImageDataModule
+from workbench.models.weights import facts_of_weights
 from workbench.specs.architectures import resolve_arch
 from workbench.specs.card import DatasetCard
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Recipe
 from workbench.specs.recipe_checks import phase_lengths
-from workbench.specs.weights import Preprocessing, facts_of
+from workbench.specs.weights import Preprocessing
 from workbench.training import machine
 from workbench.training.averaging import half_life_decay
 from workbench.training.classifier import EfficientNetClassifier
@@ -65,15 +66,16 @@ def lengths_of(recipe: Recipe, num_images: int) -> Lengths:
     steps = phase_lengths(recipe, total, epoch_steps)
     stated = [(phase.train, phase.lr) for phase in recipe.train.phases] or [("all", None)]
     phases = tuple(
-        PhasePlan(train, count, lr or recipe.optim.lr) for (train, lr), count in zip(stated, steps, strict=True)
+        PhasePlan(train, count, recipe.optim.lr if lr is None else lr)
+        for (train, lr), count in zip(stated, steps, strict=True)
     )
     epochs = math.ceil(total / epoch_steps)
-    return Lengths(epoch_steps, total, phases, max(1, epochs // recipe.train.num_validations))
+    return Lengths(epoch_steps, total, phases, math.ceil(epochs / recipe.train.num_validations))
 
 
 def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
     """Return (side of training crops, evaluation preprocessing) of a recipe."""
-    base = facts_of(recipe.model.weights, resolve_arch(recipe.model.arch)).preprocessing
+    base = facts_of_weights(recipe.model.weights, resolve_arch(recipe.model.arch)).preprocessing
     resolution = recipe.data.resolution or base.crop
     return resolution, base.at(recipe.data.eval_resolution or resolution, recipe.data.eval_resize)
 
@@ -83,8 +85,8 @@ def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing |
     resolution, own = preprocessing_for(recipe)
     in_memory = card.layout in ("blossoms", "cifar10")
     return ImageDataModule(
-        card,
         recipe.data.root,
+        card=card,
         path=recipe.data.path,
         preprocessing=preprocessing or own,
         resolution=resolution,
@@ -144,7 +146,9 @@ def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
     if recipe.model.bn_momentum is not None:
         options["bn_momentum"] = recipe.model.bn_momentum
     if recipe.model.bn_momentum_by_epoch:
-        options["bn_momentum"] = min(10 / epoch_steps, 0.1)
+        # The rule is per optimizer step; micro-batches update the statistics several times a step, each by less.
+        share = (recipe.train.micro_batch_size or recipe.data.batch_size) / recipe.data.batch_size
+        options["bn_momentum"] = 1 - (1 - min(10 / epoch_steps, 0.1)) ** share
     return options
 
 

@@ -19,10 +19,10 @@ from torch.nn import functional
 from workbench.data.order import derive_seed
 from workbench.models import portable
 from workbench.models.efficientnet import EfficientNet, stages_before
-from workbench.models.weights import LoadReport, load_weights
+from workbench.models.weights import LoadReport, facts_of_weights, load_weights
 from workbench.specs.architectures import ARCHS, STAGE_NAMES, resolve_arch
 from workbench.specs.metric_names import logged_name
-from workbench.specs.weights import Preprocessing, facts_of
+from workbench.specs.weights import Preprocessing
 from workbench.training.answers import classify, model_input
 from workbench.training.metrics import SplitScores
 from workbench.training.optimizers import build_optimizer, parameter_groups
@@ -87,7 +87,7 @@ class EfficientNetClassifier(lightning.LightningModule):
         if task not in ("single_label", "multi_label"):
             raise ValueError(f"no such task: {task}; there are single_label, multi_label")
         self.save_hyperparameters(logger=False)
-        facts = facts_of(weights, resolve_arch(arch))
+        facts = facts_of_weights(weights, resolve_arch(arch))
         network = {"bn_eps": facts.bn_eps, "bn_momentum": facts.bn_momentum, **(network or {})}
         self.net = EfficientNet(arch, num_classes, head, **network)
         self.preprocessing = Preprocessing(**preprocessing) if preprocessing else facts.preprocessing
@@ -102,7 +102,8 @@ class EfficientNetClassifier(lightning.LightningModule):
         self.multi_label = task == "multi_label"
         self._optim = {**OPTIM_DEFAULTS, **(optim or {})}
         self._schedule = {**SCHEDULE_DEFAULTS, **(schedule or {})}
-        self._phases = [PhasePlan(**{"lr": self._optim["lr"], **phase}) for phase in phases or ()]
+        self._stated_phases = [PhasePlan(**{"lr": self._optim["lr"], **phase}) for phase in phases or ()]
+        self._phases = self._stated_phases
         self._label_smoothing, self._seed, self._channels_last = label_smoothing, seed, channels_last
         self._scores = SplitScores(num_classes, self.multi_label)
         self._user_frozen: frozenset[str] = frozenset()
@@ -147,8 +148,8 @@ class EfficientNetClassifier(lightning.LightningModule):
         keys = ("lr", "weight_decay", "decay_exclude", "layer_decay", "head_lr_scale")
         groups = parameter_groups(self.net, **{key: o[key] for key in keys})
         optimizer = build_optimizer(o["name"], groups, o["momentum"])
-        if not self._phases:
-            self._phases = [PhasePlan("all", int(self.trainer.estimated_stepping_batches), o["lr"])]
+        whole = [PhasePlan("all", int(self.trainer.estimated_stepping_batches), o["lr"])]
+        self._phases = self._stated_phases or whole
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -173,6 +174,13 @@ class EfficientNetClassifier(lightning.LightningModule):
         if number != self._phase:
             self.net.freeze(self._user_frozen | set(stages_before(self._phases[number].train)))
             self._phase = number
+
+    def on_fit_start(self) -> None:
+        """Take over the preprocessing of the datamodule that it is trained with: that is what travels with it."""
+        trained_with = getattr(self.trainer.datamodule, "preprocessing", None)
+        if isinstance(trained_with, Preprocessing):
+            self.preprocessing = trained_with
+            self.hparams["preprocessing"] = dataclasses.asdict(trained_with)
 
     def on_train_start(self) -> None:
         """Freeze as the step says: after a restart too."""
@@ -284,7 +292,7 @@ class EfficientNetClassifier(lightning.LightningModule):
             task=description["task"],
             classes=net.classes,
             preprocessing=dataclasses.asdict(net.preprocessing),
-            network={key: description[key] for key in ("bn_eps", "bn_momentum")},
+            network={key: description[key] for key in ("bn_eps", "bn_momentum", "dropout", "drop_path")},
         )
         made.net, made.provenance = net, net.provenance
         made._head_name = description["head"]

@@ -12,6 +12,7 @@ from workbench.models.portable import read_description
 from workbench.specs.errors import UserError
 from workbench.training import building, results, run_folder
 from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.interrupts import interruptible
 
 
 def evaluate(path: str | Path, split: str = splits.TEST, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def evaluate(path: str | Path, split: str = splits.TEST, overrides: Sequence[str
             f"the model's {len(classifier.classes)} classes",
             "evaluate on the set that the model was trained for",
         )
+    if not any(text.removeprefix("--").startswith(("data.path=", "data.card=")) for text in overrides):
+        results.check_splits(folder, data)
     rows = data.rows(split)
     if not len(rows):
         raise UserError.of("evaluate", f"--split {split}", "a split that holds images", "choose the other split")
@@ -56,7 +59,8 @@ def evaluate(path: str | Path, split: str = splits.TEST, overrides: Sequence[str
         with run_folder.disk_errors(folder):
             openings = run_folder.record_test_opening(folder, "evaluate", len(rows))
     trainer = building.build_trainer(loaded.recipe, None, folder)
-    result = results.run_split(trainer, classifier, data, split)
+    with interruptible():
+        result = results.run_split(trainer, classifier, data, split)
     return {
         "model": str(folder),
         "dataset": data.card.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import os
 import platform
 import subprocess
@@ -94,7 +95,13 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "date": datetime.date.today().isoformat(),
     }
+
+
+def hardware_name(environment: dict[str, Any], device: str) -> str:
+    """Return the name that measured speeds are kept under, from what `describe` returned."""
+    return environment["gpu"] if device == "gpu" else f"{environment['processor']} x {environment['cores']}"
 
 
 def _installed() -> bool:

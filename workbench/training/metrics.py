@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import (
-    MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MultilabelAveragePrecision,
 )
@@ -34,7 +32,8 @@ class SplitScores(nn.Module):
             self.precision = MultilabelAveragePrecision(num_classes)
         else:
             self.confusion = MulticlassConfusionMatrix(num_classes)
-            self.top5 = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro")
+            self.in_top5 = MeanMetric()
+            self.most = min(5, num_classes)
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch: logits (N, classes); targets (N,) int64, or (N, classes) for multi-label."""
@@ -44,8 +43,9 @@ class SplitScores(nn.Module):
             self.precision.update(logits.sigmoid(), targets.long())
         else:
             losses = functional.cross_entropy(logits, targets, reduction="none")
-            self.confusion.update(logits, targets)
-            self.top5.update(logits, targets)
+            self.confusion.update(logits.argmax(1), targets)
+            # torchmetrics' own top-k breaks ties by chance; ours must agree with predictions.csv
+            self.in_top5.update((ranks(logits, targets) <= self.most).float())
         self.loss.update(losses)
 
     def compute(self) -> dict[str, float]:
@@ -56,7 +56,7 @@ class SplitScores(nn.Module):
         else:
             confusion = self.confusion.compute().double()
             scores[TOP1] = float(confusion.diagonal().sum() / confusion.sum())
-            scores[TOP5] = float(self.top5.compute())
+            scores[TOP5] = float(self.in_top5.compute())
             scores[MEAN_PER_CLASS] = mean_per_class(confusion)
         return scores
 
@@ -105,6 +105,9 @@ def interval95(metric: str, right: np.ndarray, labels: np.ndarray) -> tuple[floa
 
 
 def ranks(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return each image's rank of its true class among the outputs, 1 for the best; (N,) int64."""
-    own = logits.gather(1, targets[:, None])
-    return 1 + (logits > own).sum(1).to(torch.int64)
+    """Return each image's rank of its true class among the outputs, 1 for the best; (N,) int64.
+
+    Of equal outputs the one with the lower index comes first, as for `argmax`.
+    """
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    return 1 + (order == targets[:, None]).int().argmax(1)

@@ -25,6 +25,7 @@ class StepMonitor(lightning.Callback):
     def __init__(self, every: int, micro_batch_size: int):
         self.every, self.micro_batch_size = every, micro_batch_size
         self.images, self.seconds = 0, 0.0
+        self._earlier, self._began = 0.0, time.perf_counter()
         self.last_loss = float("nan")
         self._sum: torch.Tensor | float = 0.0
         self._micro_batches, self._from_step, self._clock = 0, 0, 0.0
@@ -36,10 +37,9 @@ class StepMonitor(lightning.Callback):
     def _begin(self, step: int) -> None:
         self._sum, self._micro_batches, self._from_step = 0.0, 0, step
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Start the clock of the first micro-batch; later ones run on, so that loading is counted."""
-        if not self._clock:
-            self._clock = time.perf_counter()
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock before the first batch is loaded: loading is counted, validation is not."""
+        self._clock = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add a micro-batch, and write a row when an interval is full."""
@@ -54,11 +54,16 @@ class StepMonitor(lightning.Callback):
         """Write a row for what an epoch leaves over."""
         if self._micro_batches:
             self._close_interval(trainer, pl_module)
-        self._clock = 0.0
+        self._stop_clock()
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Stop the clock: validation is not training."""
         self._stop_clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the fit began, over all its restarts."""
+        return self._earlier + time.perf_counter() - self._began
 
     def _stop_clock(self) -> None:
         if self._clock:
@@ -94,11 +99,12 @@ class StepMonitor(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"images": self.images, "seconds": self.seconds}
+        return {"images": self.images, "seconds": self.seconds, "elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore from a checkpoint."""
         self.images, self.seconds = state_dict["images"], state_dict["seconds"]
+        self._earlier, self._began = state_dict["elapsed"], time.perf_counter()
 
 
 class LastCheckpoint(lightning.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from workbench.data import splits
 from workbench.models.efficientnet import EfficientNet, stages_before
 from workbench.recipe_files import LoadedRecipe
 from workbench.specs.architectures import STAGE_NAMES, count_madds, count_parameters, resolve_arch
+from workbench.specs.errors import UserError
+from workbench.specs.recipe import Expect
 from workbench.specs.weights import facts_of, is_file
 from workbench.training import building, machine
 from workbench.training.building import Lengths
@@ -43,6 +46,10 @@ def plan(loaded: LoadedRecipe) -> Plan:
         UserError: The recipe cannot run, as `fit` would find before its first step.
     """
     recipe, card = loaded.recipe, loaded.card
+    if recipe.model.weights and is_file(recipe.model.weights) and not Path(recipe.model.weights).is_file():
+        raise UserError.of(
+            "model.weights", f"{recipe.model.weights}: no such file", "an existing file", "check the path"
+        )
     num_images, num_classes, counted = _sizes(loaded)
     lengths = building.lengths_of(recipe, num_images)
     scaling = resolve_arch(recipe.model.arch)
@@ -94,6 +101,7 @@ def plan(loaded: LoadedRecipe) -> Plan:
         ("selection", _selection(recipe.data.train_on, lengths)),
         ("device", f"{device}, {machine.choose_precision(recipe.train.precision, device)}"),
         ("download", _download(loaded)),
+        ("measured", _measured(recipe.about.expect)),
         ("expected time", expected_time(scaling.name, resolution, lengths, recipe.data.batch_size, device)),
     ]
     return Plan(facts, phases, groups, lengths)
@@ -105,8 +113,8 @@ def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str]:
     stated = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
     if stated is not None and card.num_classes is not None and not recipe.data.allow_partial:
         return stated, card.num_classes, "by its card"
-    recipe.data.download = False
     data = building.build_data(recipe, card)
+    data.download = False
     return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk"
 
 
@@ -114,6 +122,13 @@ def _selection(train_on: str, lengths: Lengths) -> str:
     if train_on == "train+selection":
         return "none left: trained on; the last weights are kept"
     return f"evaluated every {lengths.validate_every_epochs} epochs and at the end"
+
+
+def _measured(expect: Expect | None) -> str:
+    if expect is None:
+        return "nothing yet"
+    span = f"{100 * expect.low:.2f} to {100 * expect.high:.2f} %"
+    return f"{expect.metric} {span} over {expect.num_seeds} seed(s): {expect.measured}"
 
 
 def _download(loaded: LoadedRecipe) -> str:
@@ -134,8 +149,7 @@ def expected_time(arch: str, resolution: int, lengths: Lengths, batch_size: int,
     A row counts if architecture, resolution, trained part and hardware are the same; phases add up.
     """
     table = shipped.RESULTS / "step_speed.csv"
-    described = machine.describe()
-    hardware = described["gpu"] if device == "gpu" else f"{described['processor']} x {described['cores']}"
+    hardware = machine.hardware_name(machine.describe(), device)
     seconds = 0.0
     rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
     for phase in lengths.phases:

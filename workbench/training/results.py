@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from workbench.data.datamodules import ImageDataModule
+from workbench.specs.errors import UserError
 from workbench.specs.metric_names import MEAN_PER_CLASS, TOP1, TOP5
 from workbench.training import run_folder
 from workbench.training.classifier import EfficientNetClassifier
@@ -72,6 +73,36 @@ def run_split(
     outputs = trainer.predict(classifier, datamodule=data)
     logits, targets, rows = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     return SplitResult(split, data.card.metric, logits, targets, rows)
+
+
+def split_ids(data: ImageDataModule) -> dict[str, Any]:
+    """Return the content of splits.json: the ids of every split and what must be known of them."""
+    ids = {split: [data.table.ids[row] for row in data.rows(split)] for split in ("train", "selection", "test")}
+    counts = {split: len(listed) for split, listed in ids.items()}
+    content = {"dataset": data.card.name, "train_on": data.train_on, "counts": counts, **ids}
+    return {**content, "stamps": list(data.table.stamps)}
+
+
+def check_splits(folder: Path, data: ImageDataModule) -> None:
+    """Compare the splits with those that a run trained on, if it is the same dataset.
+
+    Hold-outs follow from the files that are there: with a file more or less, a training image could become a test one.
+
+    Raises:
+        UserError: An image is in another split than it was.
+    """
+    before, now = run_folder.read_json(folder / run_folder.SPLITS), split_ids(data)
+    if before is None or before["dataset"] != now["dataset"]:
+        return
+    for split in ("train", "selection", "test"):
+        moved = sorted(set(before[split]) ^ set(now[split]))
+        if moved:
+            raise UserError.of(
+                f"dataset {data.card.name}",
+                f"{len(moved)} images are not in the {split} split that this run had, such as {moved[0]}",
+                f"the images listed in {folder / run_folder.SPLITS}",
+                "restore the files (and data.train_on, data.holdout_fraction), or start a new run",
+            )
 
 
 def write_predictions(path: Path, result: SplitResult, data: ImageDataModule) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import signal
+import shutil
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,14 @@ from rich.console import Console
 from workbench import card_files, recipe_files
 from workbench.data import splits
 from workbench.data.datamodules import ImageDataModule
+from workbench.specs.errors import UserError
 from workbench.specs.published import published_for
 from workbench.specs.recipe import Recipe
 from workbench.training import building, machine, results, run_folder, run_page, tracking
 from workbench.training.averaging import BestWeights, WeightAverage
 from workbench.training.building import Lengths
 from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.interrupts import interruptible
 from workbench.training.metrics_csv import MetricsCsv
 from workbench.training.monitor import LastCheckpoint, StepMonitor
 from workbench.training.progress import FitProgress
@@ -64,20 +65,31 @@ def fit(recipe: Recipe, resume: Path | None = None, console: Console | None = No
     """
     console = console or Console(stderr=True)
     folder = resume or run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
-    with run_folder.disk_errors(folder), logging_to(folder, console):
-        if resume is None:
-            run_folder.write_text(folder / run_folder.RECIPE, recipe_files.to_yaml(recipe))
-            run_folder.write_text(folder / run_folder.COMMAND, run_folder.command_line() + "\n")
-            run_folder.write_json(folder / run_folder.ENVIRONMENT, machine.describe())
-        lightning.seed_everything(recipe.train.seed, verbose=False)
-        if machine.accelerator(recipe.train.device) == "cpu":
-            machine.keep_freed_memory()
-        data = building.build_data(recipe, card_files.load_card(recipe.data.card))
-        write_splits(folder, data)
-        lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
-        classifier = building.build_classifier(recipe, data, lengths)
-        log.info(str(classifier.load_report or "no pretrained weights: training from random initialisation"))
-        return _Fit(recipe, folder, data, lengths, classifier, console).run()
+    with interruptible(), run_folder.disk_errors(folder), logging_to(folder, console):
+        try:
+            prepared = _prepare(recipe, folder, console, is_new=resume is None)
+        except UserError:
+            if resume is None:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty run folder helps nobody
+            raise
+        return prepared.run()
+
+
+def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _Fit:
+    """Write what is known before the first step, read the data's lists, build the model."""
+    if is_new:
+        run_folder.write_text(folder / run_folder.RECIPE, recipe_files.to_yaml(recipe))
+        run_folder.write_text(folder / run_folder.COMMAND, run_folder.command_line() + "\n")
+        run_folder.write_json(folder / run_folder.ENVIRONMENT, machine.describe())
+    lightning.seed_everything(recipe.train.seed, verbose=False)
+    if machine.accelerator(recipe.train.device) == "cpu":
+        machine.keep_freed_memory()
+    data = building.build_data(recipe, card_files.load_card(recipe.data.card))
+    write_splits(folder, data)
+    lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
+    classifier = building.build_classifier(recipe, data, lengths)
+    log.info(str(classifier.load_report or "no pretrained weights: training from random initialisation"))
+    return _Fit(recipe, folder, data, lengths, classifier, console)
 
 
 class _Fit:
@@ -104,7 +116,8 @@ class _Fit:
         decay = building.ema_decay(recipe, lengths.total_steps)
         self.average = WeightAverage(decay) if decay is not None else None
         self.progress = FitProgress(console, self.monitor, lengths.total_steps, metric)
-        self.began = time.perf_counter()
+        self.picked_step = lengths.total_steps
+        self.openings = 0
 
     def run(self) -> FitOutcome:
         mode, reason = tracking.choose_mode(self.recipe.track.wandb)
@@ -118,15 +131,23 @@ class _Fit:
             self.train(wandb_logger)
             selection, test = self.score()
             outcome = self.write(selection, test)
-            if wandb_logger is not None and (shown := test or selection) is not None:
-                scores = {"val": outcome.result["selection"], "test": outcome.result["test"]}
-                tracking.log_result(wandb_logger, scores, shown, self.data)
-                if mode == "online":
-                    tracking.log_model(wandb_logger, self.folder)
             failed = False
+            if wandb_logger is not None:
+                self.tell_wandb(wandb_logger, outcome, test or selection, mode)
             return outcome
         finally:
             tracking.finish(wandb_logger, failed)
+
+    def tell_wandb(self, logger: Any, outcome: FitOutcome, shown: SplitResult | None, mode: str) -> None:
+        """Send the end of a run that is complete on disk already; a failure here is noted and loses nothing."""
+        scores = {"val": outcome.result["selection"], "test": outcome.result["test"]}
+        try:
+            if shown is not None:
+                tracking.log_result(logger, scores, shown, self.data)
+            if mode == "online":
+                tracking.log_model(logger, self.folder)
+        except Exception as error:  # whatever a remote service can do
+            log.warning("W&B did not take the final tables: %s: %s", type(error).__name__, error)
 
     def train(self, wandb_logger: Any) -> None:
         """Fit, from the last checkpoint if there is one."""
@@ -141,8 +162,7 @@ class _Fit:
         callbacks += [self.average] if self.average else []
         callbacks += [LastCheckpoint(self.last)]
         trainer = building.build_trainer(self.recipe, self.lengths, self.folder, callbacks, loggers)
-        with interruptible(trainer):
-            trainer.fit(self.classifier, datamodule=self.data, ckpt_path=self.last if resuming else None)
+        trainer.fit(self.classifier, datamodule=self.data, ckpt_path=self.last if resuming else None)
         if self.average is not None:
             self.average.swap(self.classifier)
 
@@ -150,7 +170,6 @@ class _Fit:
         """Choose the weights by selection, then open test, once."""
         trainer = building.build_trainer(self.recipe, None, self.folder)
         selection = test = None
-        self.picked_step = self.lengths.total_steps
         if len(self.data.rows(splits.SELECTION)):
             selection = results.run_split(trainer, self.classifier, self.data, splits.SELECTION)
             earlier = self.best.best is not None and self.best.step != self.lengths.total_steps
@@ -187,7 +206,7 @@ class _Fit:
             "epochs": round(self.lengths.total_steps / self.lengths.epoch_steps, 3),
             "images_per_second": round(self.monitor.images_per_second, 2),
             "train_seconds": round(self.monitor.seconds, 1),
-            "seconds": round(time.perf_counter() - self.began, 1),
+            "seconds": round(self.monitor.elapsed, 1),
             "peak_memory_bytes": machine.peak_memory_bytes(machine.accelerator(self.recipe.train.device)),
             "seed": self.recipe.train.seed,
         }
@@ -199,31 +218,24 @@ class _Fit:
             "environment": run_folder.read_json(self.folder / run_folder.ENVIRONMENT),
         }
         self.classifier.save(self.folder)
-        run_folder.write_json(self.folder / run_folder.RESULT, result)
-        run_page.write_page(self.folder, test or selection, self.data)
+        run_page.write_page(self.folder, result, test or selection, self.data)
+        run_folder.write_json(self.folder / run_folder.RESULT, result)  # last: its presence means a finished run
         return FitOutcome(self.folder, result)
 
 
 def write_splits(folder: Path, data: ImageDataModule) -> None:
-    """Write the ids of every split, and what must be known of them."""
-    ids = {split: [data.table.ids[row] for row in data.rows(split)] for split in ("train", "selection", "test")}
-    counts = {split: len(listed) for split, listed in ids.items()}
-    content = {"dataset": data.card.name, "train_on": data.train_on, "counts": counts, **ids}
-    run_folder.write_json(folder / run_folder.SPLITS, {**content, "stamps": list(data.table.stamps)})
-    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    """Write the ids of every split, and what must be known of them; on a restart, check that they are the same.
+
+    Raises:
+        UserError: The set has changed since the run began.
+    """
+    content = results.split_ids(data)
+    results.check_splits(folder, data)
+    run_folder.write_json(folder / run_folder.SPLITS, content)
+    listed = ", ".join(f"{count} {split}" for split, count in content["counts"].items())
     log.info("%s: %s images, %d classes", data.card.title or data.card.name, listed, data.num_classes)
     for stamp in data.table.stamps:
         log.info("note: %s", stamp)
-
-
-@contextlib.contextmanager
-def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """Turn Lightning's exit after Ctrl-C back into a KeyboardInterrupt, and let Ctrl-C work again afterwards."""
-    try:
-        yield
-    except SystemExit as error:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt from error
 
 
 @contextlib.contextmanager

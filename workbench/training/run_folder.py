@@ -61,6 +61,9 @@ def disk_errors(where: Path) -> Iterator[None]:
             122: "free some space within your quota, or write elsewhere with track.runs_dir=DIR",
             13: "get permission, or write elsewhere with track.runs_dir=DIR",
             30: "write elsewhere with track.runs_dir=DIR",
+            2: "make the folder first",
+            21: "name a file",
+            36: "choose a shorter name",
         }.get(error.errno or 0)
         if remedy is None and not isinstance(error, FileExistsError | NotADirectoryError):
             raise

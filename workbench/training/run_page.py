@@ -17,15 +17,15 @@ _WIDTH, _HEIGHT = 640, 200
 """Size of a curve in SVG units; the page scales it."""
 
 
-def write_page(folder: Path, shown: SplitResult | None, data: ImageDataModule) -> None:
+def write_page(folder: Path, result: dict[str, Any], shown: SplitResult | None, data: ImageDataModule) -> None:
     """Write report.html.
 
     Args:
-        folder: A run folder with result.json, metrics.csv and recipe.yaml.
+        folder: A run folder with metrics.csv and recipe.yaml.
+        result: What result.json will hold.
         shown: The split whose classes and mistakes are listed, or None if nothing was evaluated.
         data: Gives names of classes and images.
     """
-    result = run_folder.read_json(folder / run_folder.RESULT)
     rows = read_metrics(folder / run_folder.METRICS)
     metric = f"val/{result['metric']}"
     curves = [curve(rows, name) for name in ("train/loss", metric, "train/lr") if any(name in row for row in rows)]

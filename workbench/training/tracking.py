@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from workbench.data.datamodules import ImageDataModule
 from workbench.data.images import load_image
+from workbench.data.splits import TEST
+from workbench.specs.errors import UserError
 from workbench.specs.recipe import Track
 from workbench.training.results import SplitResult
 
@@ -27,7 +29,10 @@ def choose_mode(wandb: str) -> tuple[str, str]:
         return wandb, "as the recipe says"
     mode = os.environ.get("WANDB_MODE")
     if mode:
-        return {"dryrun": "offline", "disabled": "off"}.get(mode, mode), f"WANDB_MODE={mode}"
+        known = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
+        if mode not in known:
+            raise UserError.of("WANDB_MODE", mode, ", ".join(known), "set one of these, or track.wandb")
+        return known[mode], f"WANDB_MODE={mode}"
     if os.environ.get("WANDB_API_KEY"):
         return "online", "WANDB_API_KEY is set"
     try:
@@ -63,7 +68,12 @@ def wandb_logger(track: Track, mode: str, folder: Path, recipe_name: str, config
     )
     # Lightning always passes this retired setting on, and W&B then warns on every run.
     logger._wandb_init.pop("anonymous", None)
-    logger.experiment.config.update(config, allow_val_change=True)
+    try:
+        logger.experiment.config.update(config, allow_val_change=True)
+    except wandb.Error as error:
+        raise UserError.of(
+            "track.wandb", f"{mode}: {error}", "a W&B that answers", "run `wandb login`, or set track.wandb=offline"
+        ) from error
     return logger
 
 
@@ -95,7 +105,8 @@ def log_result(
     for row, actual, predicted, confidence in shown.mistakes(MOST_MISTAKES):
         picture = load_image(data.table.images[row]).permute(1, 2, 0).numpy()
         mistakes.add_data(wandb.Image(picture), data.table.ids[row], names[actual], names[predicted], confidence)
-    logger.experiment.log({**final, f"{shown.split}/confusion": confusion, f"{shown.split}/mistakes": mistakes})
+    split = "test" if shown.split == TEST else "val"
+    logger.experiment.log({**final, f"{split}/confusion": confusion, f"{split}/mistakes": mistakes})
     logger.experiment.summary.update(final)
 
 
