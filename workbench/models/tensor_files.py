@@ -55,3 +55,4 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         except SafetensorError as error:  # it hides what the system said
             number = errno.ENOSPC if "os error 28" in str(error) or "No space" in str(error) else errno.EIO
             raise OSError(number, str(error), str(path)) from error
+        beside.chmod(0o644)  # safetensors writes for the owner alone; a run folder is read by others too
