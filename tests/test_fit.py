@@ -104,7 +104,7 @@ def test_the_selection_score_is_that_of_the_saved_weights(finished_run, folder_s
     again = evaluate(finished_run.folder, "selection")
     kept = {k: v for k, v in finished_run.result["selection"].items() if k != "step"}
     assert again["scores"].pop("interval95") == pytest.approx(kept.pop("interval95"))
-    assert again["scores"] == pytest.approx(kept)
+    assert again["scores"] == pytest.approx(kept, rel=1e-4)
     best = max(row["val/top1"] for row in read_metrics(finished_run.folder / "metrics.csv") if "val/top1" in row)
     assert kept["top1"] == pytest.approx(best)
     assert again["test_openings"] is None
@@ -261,6 +261,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path, epoch):
         "data.batch_size=8",
         "train.num_validations=5",
         "augment.mixup_alpha=0.4",
+        "train.pick=last",
     ]
     undisturbed = fit(tiny(tiny_recipe, *options))
     killed = tmp_path / "killed"

@@ -36,6 +36,12 @@ def test_epochs_differ_in_order_and_in_crops(folder_set):
     assert sum(changed) > 35
 
 
+def test_epochs_follow_a_trainers_steps():
+    batches, steps = EpochBatches(40, 8, 4, 0), iter((0, 5, 9, 10))
+    batches.follow(lambda: next(steps), accumulate=2)
+    assert [{epoch for batch in batches for epoch, _ in batch} for _ in range(4)] == [{0}, {1}, {1}, {2}]
+
+
 def test_seeds_differ(folder_set):
     orders = {tuple(EpochBatches(50, 10, 10, seed).permutation().tolist()) for seed in range(5)}
     assert len(orders) == 5

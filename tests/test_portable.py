@@ -29,10 +29,11 @@ print([model.classes, model.preprocessing.crop, model(images).tolist()])
 def test_it_loads_with_neither_lightning_nor_wandb(finished_run):
     done = subprocess.run([sys.executable, "-c", BLOCKED, finished_run.folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    torch.manual_seed(0)
     classes, crop, logits = ast.literal_eval(done.stdout)
+    model = load_model(finished_run.folder)
     assert (classes, crop) == (("blue", "green", "red"), 32)
-    torch.testing.assert_close(torch.tensor(logits), load_model(finished_run.folder)(torch.randn(2, 3, 32, 32)))
+    torch.manual_seed(0)
+    torch.testing.assert_close(torch.tensor(logits), model(torch.randn(2, 3, 32, 32)))
 
 
 def test_classifier_round_trip_keeps_answers_classes_and_preprocessing(finished_run, tmp_path, folder_set):
@@ -51,7 +52,8 @@ def test_classifier_round_trip_keeps_answers_classes_and_preprocessing(finished_
 def test_predict_takes_arrays_and_leaves_the_mode_alone(finished_run):
     model = EfficientNetClassifier.load(finished_run.folder).train()
     array = np.zeros((50, 40, 3), dtype=np.uint8)
-    assert model.predict([array]) == model.predict([array] * 3)[:1]
+    (alone,), (first, *_) = model.predict([array]), model.predict([array] * 3)
+    assert alone == pytest.approx(first, rel=1e-3)
     assert model.training
 
 

@@ -172,6 +172,8 @@ class ImageDataModule(lightning.LightningDataModule):
         rows = self.rows(splits.TRAIN)
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *ranks)
+        if (trainer := self.trainer) is not None:
+            batches.follow(lambda: trainer.global_step, trainer.accumulate_grad_batches)
         dataset = ImageRows(self.table, rows, transform, self.seed)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **self._loading())
 

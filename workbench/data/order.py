@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -58,11 +59,24 @@ class EpochBatches:
         self.num_images, self.batch_size, self.micro_batch_size = num_images, batch_size, micro_batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
-        self.sampler = self  # Lightning announces each epoch to `batch_sampler.sampler`, not to the batch sampler
+        self.steps_done: Callable[[], int] | None = None
+        self.accumulate = 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is yielded; Lightning calls this."""
+        """Choose the epoch whose order is yielded."""
         self.epoch = epoch
+
+    def follow(self, steps_done: Callable[[], int], accumulate: int) -> None:
+        """Take the epoch from a Trainer's steps from now on.
+
+        Lightning's own count is not used: after a restart it was found one too high (2.6.6), and it is announced to
+        samplers, not to batch samplers.
+
+        Args:
+            steps_done: Returns the optimizer steps done so far.
+            accumulate: Micro-batches per optimizer step.
+        """
+        self.steps_done, self.accumulate = steps_done, accumulate
 
     def permutation(self) -> torch.Tensor:
         """Return the epoch's order, (num_images,) int64."""
@@ -73,6 +87,8 @@ class EpochBatches:
         return self.num_images // self.batch_size * (self.batch_size // self.micro_batch_size // self.world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if self.steps_done is not None:
+            self.epoch = self.steps_done() // math.ceil(len(self) / self.accumulate)
         order = self.permutation().tolist()
         stride = self.micro_batch_size * self.world_size
         for start in range(0, self.num_images // self.batch_size * self.batch_size, stride):

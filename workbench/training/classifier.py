@@ -230,8 +230,9 @@ class EfficientNetClassifier(lightning.LightningModule):
 
     def _log_scores(self, split: str) -> None:
         scores = {logged_name(split, name): value for name, value in self._scores.compute().items()}
-        self.log_dict(scores, logger=False)  # for callbacks; Lightning would log them at a step of its own counting
-        for logger in self.loggers:
+        fitting = self.trainer.state.fn == "fit"
+        self.log_dict(scores, logger=not fitting)
+        for logger in self.loggers if fitting else ():  # Lightning would log these at a step of its own counting
             logger.log_metrics(scores, step=self.global_step)
         self._scores.reset()
 
