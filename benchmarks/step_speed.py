@@ -72,7 +72,7 @@ def main() -> None:
             ["--layout", "contiguous", "--keep-memory", "0"],
             ["--keep-memory", "0"],
             [],
-            ["--precision", "bf16", "--steps", "1"],
+            ["--precision", "bf16", "--steps", "1", "--batch", "8"],
             ["--train", "stage3"],
             ["--train", "head"],
         ):
