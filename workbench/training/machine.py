@@ -37,8 +37,7 @@ def choose_precision(precision: str, device: str) -> str:
     """Return Lightning's word for a recipe's `train.precision`.
 
     `auto` takes bf16 autocast only where the hardware computes in it: on a CPU without such instructions bf16 was
-    measured some 10 times slower than fp32 (results/step_speed.csv). fp16
-    makes this family's gradients NaN more easily.
+    measured 14 times slower than fp32 (results/step_speed.csv). fp16 makes this family's gradients NaN more easily.
     """
     if precision == "auto":
         if device == "gpu":
@@ -58,8 +57,8 @@ def choose_workers(num_workers: int | None, in_memory: bool) -> int:
 def keep_freed_memory() -> bool:
     """Let glibc keep large freed blocks instead of giving them back after every step.
 
-    Without this, each step's activations are mapped and faulted in anew: B0 at 176 px was measured at 17 to 21
-    images/s without and 33 with it on 2 cores (results/step_speed.csv). Other systems are left alone.
+    Without this, each step's activations are mapped and faulted in anew: B0 at 176 px on 2 cores was measured at
+    29.8 images/s without and 32.4 with it (results/step_speed.csv). Other systems are left alone.
 
     Returns:
         Whether it took effect.

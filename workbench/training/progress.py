@@ -43,7 +43,8 @@ class FitProgress(lightning.Callback):
         """Move the bar."""
         if self._bar:
             speed, loss = self.monitor.images_per_second, self.monitor.last_loss
-            text = f"phase {pl_module.phase_number(trainer.global_step)}  loss {loss:.3f}  {speed:.0f} images/s"
+            shown = f"{loss:.3f}" if loss == loss else "..."  # not a number until the first row is full
+            text = f"phase {pl_module.phase_number(trainer.global_step)}  loss {shown}  {speed:.0f} images/s"
             self._bar.update(self._task, completed=trainer.global_step, description=text + self._score)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
