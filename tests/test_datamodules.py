@@ -32,6 +32,21 @@ def test_it_is_an_ordinary_datamodule_in_an_ordinary_trainer(folder_set, tmp_pat
     assert set(scores) == {"test/loss", "test/top1", "test/top5", "test/mean_per_class"}
 
 
+def test_every_epoch_of_a_fit_has_its_own_order(folder_set, tmp_path):
+    seen = []
+
+    class Recording(EfficientNetClassifier):
+        def training_step(self, batch, batch_idx):
+            seen.append((batch.epoch, batch.index.tolist()))
+            return super().training_step(batch, batch_idx)
+
+    data = module(folder_set, micro_batch_size=3)
+    quiet_trainer(tmp_path, max_epochs=3, accumulate_grad_batches=2).fit(Recording("tiny", 3), datamodule=data)
+    assert [epoch for epoch, _ in seen] == [0] * 14 + [1] * 14 + [2] * 14
+    orders = {tuple(i for epoch, index in seen if epoch == e for i in index) for e in range(3)}
+    assert len(orders) == 3
+
+
 def test_the_test_split_stays_closed_while_fitting(folder_set, tmp_path):
     class Peeking(EfficientNetClassifier):
         def on_train_batch_end(self, *args):
