@@ -67,7 +67,7 @@ def wandb_logger(track: Track, mode: str, folder: Path, recipe_name: str, config
         settings=settings,
     )
     # Lightning always passes this retired setting on, and W&B then warns on every run.
-    logger._wandb_init.pop("anonymous", None)
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
     try:
         logger.experiment.config.update(config, allow_val_change=True)
     except wandb.Error as error:
