@@ -1,4 +1,4 @@
-"""The run folder: its name, its files, and that each is written beside and then renamed.
+"""The run folder: its name and its files, each written whole or not at all.
 
 What stands in which file is the contract in README.md; `results.py` makes the scores.
 """
