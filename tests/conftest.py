@@ -15,7 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 TINY_RECIPE = """
-data: {card: folder, path: PATH, batch_size: 8, resolution: 32, eval_resize: 32, num_workers: 0, holdout_fraction: 0.25}
+data:
+  {card: folder, root: SETS, path: PATH, batch_size: 8, resolution: 32, eval_resize: 32, num_workers: 0,
+  holdout_fraction: 0.25}
 model: {arch: tiny, bn_momentum: 0.1}
 augment: {min_crop_area: 0.5}
 optim: {name: adamw, lr: 0.003, weight_decay: 0.01}
@@ -27,6 +29,12 @@ track: {wandb: off, runs_dir: RUNS, log_every_steps: 2}
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads():
     torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Run every test in a folder of its own: nothing is prepared in the source tree."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +68,16 @@ def folder_set(tmp_path_factory) -> Path:
 def tiny_recipe(tmp_path, folder_set) -> Path:
     """A recipe file that fits the tiny architecture on `folder_set` in seconds."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY_RECIPE.replace("PATH", str(folder_set)).replace("RUNS", str(tmp_path / "runs")))
+    path.write_text(fill_in(TINY_RECIPE, folder_set, tmp_path))
     return path
+
+
+def fill_in(recipe: str, folder_set: Path, base: Path) -> str:
+    """Put real folders into a recipe's text: the set, and where runs go. Prepared sets are shared by all tests."""
+    folders = {"PATH": folder_set, "RUNS": base / "runs", "SETS": folder_set.parent}
+    for word, folder in folders.items():
+        recipe = recipe.replace(word, str(folder))
+    return recipe
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +87,7 @@ def finished_run(tmp_path_factory, folder_set):
 
     base = tmp_path_factory.mktemp("finished")
     path = base / "tiny.yaml"
-    path.write_text(TINY_RECIPE.replace("PATH", str(folder_set)).replace("RUNS", str(base / "runs")))
+    path.write_text(fill_in(TINY_RECIPE, folder_set, base))
     overrides = [
         "train.phases=[{train: head, epochs: 1}, {train: stage3}]",
         "train.ema_half_life_fraction=0.1",
@@ -80,3 +96,49 @@ def finished_run(tmp_path_factory, folder_set):
         "track.tags=[tested]",
     ]
     return fit(load_recipe(str(path), overrides).recipe)
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path):
+    """Return a function that puts repositories on a hub on loopback, for the clients in this process."""
+    import datasets
+    import huggingface_hub
+    from loopback import HubServer
+
+    from workbench.data import downloads, hub
+
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 1.0)
+    running = []
+
+    def start(repos):
+        server = HubServer(repos).__enter__()
+        running.append(server)
+        constants = huggingface_hub.constants
+        values = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DOWNLOAD_TIMEOUT": 1,
+            "HF_HUB_ETAG_TIMEOUT": 1,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
+        values = {
+            "HF_ENDPOINT": server.url,
+            "HUB_DATASETS_URL": server.url + "/datasets/{repo_id}/resolve/{revision}/{path}",
+            "HF_DATASETS_CACHE": tmp_path / "datasets",
+            "DOWNLOADED_DATASETS_PATH": tmp_path / "downloads",
+            "HF_HUB_OFFLINE": False,
+            "HF_UPDATE_DOWNLOAD_COUNTS": False,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(datasets.config, name, value)
+        return server
+
+    yield start
+    for server in running:
+        server.__exit__(None, None, None)

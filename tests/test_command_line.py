@@ -63,7 +63,7 @@ def test_show_prints_value_and_source():
         (["fit"], ["--recipe and --resume: none"]),
         (["fit", "--resume", "nowhere"], ["no recipe.yaml in it"]),
         (["fit", "--recipe", "quickstart", "optim.lr"], ["key=value"]),
-        (["fit", "--recipe", "folder_b0", "data.path=/nowhere", "model.weights=none"], ["no such folder"]),
+        (["fit", "--recipe", "folder_b0", "data.path=/nowhere", "model.weights=none"], ["no such file or folder"]),
         (["fit", "--recipe", "flowers_b0", "data.root=/nowhere", "data.download=false"], ["jpg", "102flowers.tgz"]),
         (["fit", "--recipe", "quickstart", "model.weights=/nowhere/x.pth"], ["/nowhere/x.pth: no such file"]),
         (["evaluate", "nowhere"], ["nowhere: no such file or folder"]),
@@ -110,7 +110,7 @@ def test_fit_prints_the_run_folder_last_and_predicts_and_evaluates(tiny_recipe, 
 
 
 def test_ctrl_c_exits_130_and_the_run_goes_on_to_the_same_end(tiny_recipe, tmp_path):
-    long = ["train.total_epochs=40", "train.seed=3"]
+    long = ["train.total_epochs=100", "train.seed=3"]
     command = [sys.executable, "-m", "workbench", "fit", "--recipe", str(tiny_recipe), *long]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for line in process.stderr:
@@ -125,7 +125,7 @@ def test_ctrl_c_exits_130_and_the_run_goes_on_to_the_same_end(tiny_recipe, tmp_p
     assert not (run / "result.json").exists()
     done = workbench("fit", "--resume", run)
     assert done.returncode == 0, done.stderr
-    assert json.loads((run / "result.json").read_text())["steps"] == 40 * 4
+    assert json.loads((run / "result.json").read_text())["steps"] == 100 * 4
     again = workbench("fit", "--resume", run)
     assert again.returncode == 2
     assert "this run is finished" in again.stderr
@@ -197,7 +197,7 @@ def test_a_broken_test_image_is_named_and_nothing_is_called_a_result(
     (broken_set / "train" / "b" / "3.png").unlink()
     options = [f"data.path={broken_set}", "train.total_epochs=1", "data.batch_size=4"]
     assert inside(monkeypatch, "fit", "--recipe", tiny_recipe, *options) == 2
-    assert str(broken_set / "test" / "b" / "3.png") in capsys.readouterr().err
+    assert "test/b/3.png: " in capsys.readouterr().err
     assert not list((tmp_path / "runs").rglob("result.json"))
 
 

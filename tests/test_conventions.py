@@ -21,7 +21,8 @@ OUTSIDE = {
     "overrides": {"omegaconf", "yaml"},
     "recipe_files": {"omegaconf", "yaml"},
     "models": {"torch", "torchvision", "safetensors"},
-    "data": {"torch", "torchvision", "numpy", "PIL", "scipy", "lightning"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "scipy", "lightning", "datasets", "pyarrow", "huggingface_hub"}
+    | {"filelock", "jinja2", "rich"},
 }
 STANDARD = __import__("sys").stdlib_module_names
 

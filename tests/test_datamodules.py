@@ -6,7 +6,8 @@ import torch
 from conftest import paint
 
 from workbench import EfficientNetClassifier
-from workbench.data.datamodules import Batch, ImageFolderDataModule
+from workbench.data.datamodules import ImageFolderDataModule
+from workbench.data.image_rows import Batch
 from workbench.specs.errors import UserError
 
 
@@ -92,19 +93,46 @@ def test_mix_probability_0_leaves_targets_alone(folder_set, tmp_path):
     assert torch.equal(data.on_after_batch_transfer(batch, 0).targets, batch.targets)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_stops_the_fit_and_is_named(tmp_path, workers):
+@pytest.fixture
+def broken_set(tmp_path):
+    """Two classes of six pictures, of which one is cut off."""
     for name in ("a", "b"):
         for i in range(6):
             paint(tmp_path / "set" / "train" / name / f"{i}.png", 0, i)
     broken = tmp_path / "set" / "train" / "b" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    data = ImageFolderDataModule(path=tmp_path / "set", resolution=32, batch_size=2, num_workers=workers)
+    return tmp_path / "set"
+
+
+def test_broken_images_are_all_named_before_a_fit(broken_set):
+    with pytest.raises(UserError) as error:
+        ImageFolderDataModule(path=broken_set).setup()
+    assert "1 of 12 images that cannot be used" in str(error.value)
+    assert "train/b/3.png: 60 bytes that do not decode" in str(error.value)
+    assert "data.on_bad_image=drop" in str(error.value)
+
+
+def test_broken_images_are_left_out_and_counted_when_asked(broken_set):
+    data = ImageFolderDataModule(path=broken_set, on_bad_image="drop")
+    assert len(data.table.ids) == 11
+    assert data.dropped == ("train/b/3.png",)
+    assert "dropped: 1 train images that do not decode" in data.table.stamps
+    for position, name in enumerate(data.table.ids):
+        assert data.table.images[position] == broken_set / name
+        assert len(data.facts["sha256"]) == 11
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_later_stops_the_fit_and_is_named(broken_set, tmp_path, workers):
+    data = ImageFolderDataModule(path=broken_set, resolution=32, batch_size=2, num_workers=workers, on_bad_image="drop")
+    data.setup()
+    victim = broken_set / data.table.ids[data.rows("train")[0]]
+    victim.write_bytes(victim.read_bytes()[:60])
     with pytest.raises(UserError) as error:
         quiet_trainer(tmp_path, limit_val_batches=0, max_epochs=3).fit(
             EfficientNetClassifier("tiny", 2), datamodule=data
         )
-    assert str(broken) in str(error.value)
+    assert str(victim) in str(error.value)
     assert "do this:" in str(error.value)
 
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from workbench import EfficientNetClassifier, fit, load_recipe
-from workbench.atomic import replacing
+from workbench.atomic import disk_errors, replacing
 from workbench.models.tensor_files import save_tensors
 from workbench.specs.errors import UserError
-from workbench.training import run_folder
 
 
 def test_a_failed_write_leaves_the_good_file_and_nothing_beside(tmp_path):
@@ -30,9 +29,9 @@ def test_a_failed_write_leaves_the_good_file_and_nothing_beside(tmp_path):
     [(errno.ENOSPC, "free some space"), (errno.EACCES, "get permission"), (errno.EROFS, "write elsewhere")],
 )
 def test_what_a_disk_refuses_is_the_users_to_mend(tmp_path, number, says):
-    with pytest.raises(UserError, match=says), run_folder.disk_errors(tmp_path):
+    with pytest.raises(UserError, match=says), disk_errors(tmp_path):
         raise OSError(number, "refused", str(tmp_path / "x"))
-    with pytest.raises(ConnectionError), run_folder.disk_errors(tmp_path):
+    with pytest.raises(ConnectionError), disk_errors(tmp_path):
         raise ConnectionError("another matter")
 
 

@@ -173,10 +173,10 @@ def tiny(path, *overrides):
 
 def test_closed_test_is_never_touched(tiny_recipe, folder_set, tmp_path, monkeypatch):
     touched = []
-    import workbench.data.datamodules as datamodules
+    import workbench.data.image_rows as image_rows
 
-    real = datamodules.load_image
-    monkeypatch.setattr(datamodules, "load_image", lambda source: touched.append(str(source)) or real(source))
+    real = image_rows.load_image
+    monkeypatch.setattr(image_rows, "load_image", lambda source: touched.append(str(source)) or real(source))
     outcome = fit(tiny(tiny_recipe, "train.open_test=false", "train.total_epochs=1"))
     assert touched
     assert not [path for path in touched if "/test/" in path]
@@ -278,13 +278,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path, epoch):
 
 
 def test_a_set_that_has_changed_is_not_scored_as_if_it_were_the_same(tmp_path):
-    from conftest import TINY_RECIPE, paint
+    from conftest import TINY_RECIPE, fill_in, paint
 
     for hue, name in enumerate(("a", "b")):
         for i in range(20):
             paint(tmp_path / "set" / name / f"{i}.png", hue, i)
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(TINY_RECIPE.replace("PATH", str(tmp_path / "set")).replace("RUNS", str(tmp_path / "runs")))
+    recipe.write_text(fill_in(TINY_RECIPE, tmp_path / "set", tmp_path))
     outcome = fit(tiny(recipe, "train.total_epochs=1"))
     test_ids = json.loads((outcome.folder / "splits.json").read_text())["test"]
     (tmp_path / "set" / test_ids[0]).unlink()
@@ -328,6 +328,7 @@ def test_evaluate_refuses_a_set_of_other_classes(finished_run, tmp_path):
 def test_real_flowers_train_a_step_through_the_shipped_recipe(shared, tmp_path):
     overrides = [
         f"data.root={SHARED / 'data'}",
+        f"data.prepared_root={tmp_path / 'prepared'}",
         f"model.weights={SHARED / 'weights' / 'efficientnet_b0_features.pth'}",
         "data.train_on=train",
         "train.open_test=false",

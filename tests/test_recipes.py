@@ -1,6 +1,7 @@
 """Recipes: merging, overriding, checking and explaining."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -90,7 +91,14 @@ def test_override_forms(recipe, text, section, name, value):
         ("model.arch={phi: .inf}", "phi -20 to 20"),
         ("model.arch={resolution: 224.5}", "a whole one"),
         ("about.name=../up", "choose a name that can be a folder's"),
-        ("data.path=/tmp", "remove data.path"),
+        ("data.card=blossoms data.path=/tmp", "remove data.path"),
+        ("data.card=blossoms data.hub.id=a/b", "remove data.hub"),
+        ("data.path=/tmp data.hub.id=a/b", "together with data.path"),
+        ("data.card=hub", "add data.hub.id=OWNER/NAME"),
+        ("data.hub.splits.test=[1]", "text (put it in quotes)"),
+        ("data.hub.ide=a/b", "did you mean 'data.hub.id'?"),
+        ("data.label_separator=;", "it is for .csv lists"),
+        ("data.on_bad_image=skip", "fail | drop"),
         ("schedule.warmup_epochs=2", "a warm-up shorter than every phase"),
         ("train.total_epochs=3 train.total_steps=5", "exactly one of"),
         ("optm.lr=0.1", "did you mean 'optim'?"),
@@ -130,7 +138,7 @@ def test_override_forms(recipe, text, section, name, value):
     ],
 )
 def test_mistakes_are_refused_with_what_is_allowed(recipe, text, says):
-    overrides = text.split(" ") if text.startswith(("data.eval", "model.bn", "train.total_epochs=")) else [text]
+    overrides = re.split(r" (?=\w+\.\w+[.\w]*=)", text)
     with pytest.raises(UserError) as error:
         load(recipe, overrides)
     assert says in str(error.value)

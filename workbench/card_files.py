@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 
 from workbench import shipped
-from workbench.specs.card import LAYOUTS, DatasetCard
+from workbench.specs.card import LAYOUTS, SOURCE_KINDS, DatasetCard
 from workbench.specs.errors import Problem, UserError, suggestion
 from workbench.specs.filling import fill
 from workbench.specs.metric_names import SINGLE_LABEL
+from workbench.specs.recipe import Recipe
 
 
 def list_cards() -> list[str]:
     """Return the names of the cards that ship with the workbench."""
     return sorted(path.stem for path in shipped.CARDS.glob("*.yaml"))
+
+
+def card_for(recipe: Recipe) -> DatasetCard:
+    """Return a recipe's card, with what the recipe itself says of the source.
+
+    Raises:
+        UserError: No such card, or mistakes in it.
+    """
+    card, data = load_card(recipe.data.card), recipe.data
+    if data.hub is not None:
+        card = dataclasses.replace(card, sources=[dataclasses.replace(data.hub, kind="hub")])
+    return dataclasses.replace(card, label_separator=data.label_separator or card.label_separator)
 
 
 def load_card(name: str) -> DatasetCard:
@@ -33,10 +48,33 @@ def load_card(name: str) -> DatasetCard:
         raise UserError.of("data.card", name or "nothing", ", ".join(known) + ", or a .yaml file", remedy)
     card, problems = DatasetCard(name=path.stem), []
     fill(card, shipped.read_yaml(path), str(path), problems, {})
-    if card.layout not in LAYOUTS:
-        problems.append(Problem(f"{path}: layout", card.layout, ", ".join(LAYOUTS), "name the layout of the files"))
-    if card.metric not in SINGLE_LABEL:
-        problems.append(Problem(f"{path}: metric", card.metric, ", ".join(SINGLE_LABEL), "name the reported metric"))
+    problems += _mistakes(card, path)
     if problems:
         raise UserError(*problems)
+    if card.classes:
+        card.num_classes = len(card.classes)
     return card
+
+
+def _mistakes(card: DatasetCard, path: Path) -> list[Problem]:
+    """Return what is wrong in a card whose values have the right types."""
+    found = []
+    if card.layout not in LAYOUTS:
+        found.append(Problem(f"{path}: layout", card.layout, ", ".join(LAYOUTS), "name the layout of the files"))
+    if card.metric not in SINGLE_LABEL:
+        found.append(Problem(f"{path}: metric", card.metric, ", ".join(SINGLE_LABEL), "name the reported metric"))
+    for place, source in enumerate(card.sources):
+        where = f"{path}: sources[{place}]"
+        if source.kind not in SOURCE_KINDS:
+            remedy = suggestion(source.kind, SOURCE_KINDS, "name a kind of source")
+            found.append(Problem(f"{where}.kind", source.kind, ", ".join(SOURCE_KINDS), remedy))
+        if source.kind == "torchvision" and not source.dataset:
+            remedy = "add `dataset: Flowers102`, or what the class is called"
+            found.append(Problem(f"{where}.dataset", "nothing", "a class of torchvision.datasets", remedy))
+    twice = [name for name, count in Counter(card.classes).items() if count > 1]
+    if twice:
+        found.append(Problem(f"{path}: classes", f"{', '.join(twice)} twice", "each name once", "tell the names apart"))
+    if card.classes and card.num_classes not in (None, len(card.classes)):
+        given = f"{card.num_classes} for {len(card.classes)} names in classes"
+        found.append(Problem(f"{path}: num_classes", given, str(len(card.classes)), "correct it, or leave it out"))
+    return found

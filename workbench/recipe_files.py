@@ -20,7 +20,7 @@ from workbench.specs.card import DatasetCard
 from workbench.specs.errors import Problem, UserError, suggestion
 from workbench.specs.filling import NULL_WORDS, fill
 from workbench.specs.recipe import Recipe
-from workbench.specs.recipe_checks import check_recipe
+from workbench.specs.recipe_checks import check_data, check_recipe
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def load_layers(layers: Sequence[tuple[str, dict[str, Any]]], overrides: Sequenc
     path = layers[-1][0]
     card = None
     try:
-        card = card_files.load_card(recipe.data.card)
+        card = card_files.card_for(recipe)
     except UserError as error:
         problems += [dataclasses.replace(p, where=f"{path}: {p.where}") for p in error.problems]
     if not problems or card:
@@ -114,6 +114,35 @@ def load_layers(layers: Sequence[tuple[str, dict[str, Any]]], overrides: Sequenc
     if problems:
         raise UserError(*problems)
     return LoadedRecipe(recipe, card, sources)
+
+
+def load_data(card: str, overrides: Sequence[str]) -> LoadedRecipe:
+    """Return a recipe of which only `data` is meant, for work on a dataset alone.
+
+    Args:
+        card: As `data.card`.
+        overrides: `data.key=value`.
+
+    Raises:
+        UserError: Every mistake that was found.
+    """
+    problems: list[Problem] = []
+    recipe, sources = Recipe(), {}
+    values = parse_overrides(overrides, problems)
+    for section in [name for name in values if name != "data"]:
+        problems.append(Problem(SOURCE, section, "data.key=value", "leave out what is not about the dataset"))
+        values.pop(section)
+    recipe.data.card = card
+    fill(recipe, values, SOURCE, problems, sources)
+    _expand_home(recipe)
+    try:
+        made = card_files.card_for(recipe)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from error
+    problems += check_data(recipe, made, SOURCE)
+    if problems:
+        raise UserError(*problems)
+    return LoadedRecipe(recipe, made, sources)
 
 
 _PARTNERS = (
@@ -134,9 +163,18 @@ def _release_partners(recipe: Recipe, values: dict[str, Any], source: str, sourc
                 setattr(getattr(recipe, section), partner, None)
 
 
+_PATHS = (
+    ("data", "root"),
+    ("data", "prepared_root"),
+    ("data", "path"),
+    ("model", "weights"),
+    ("track", "runs_dir"),
+)
+
+
 def _expand_home(recipe: Recipe) -> None:
     """Replace a leading ~ in every key that holds a path: a shell leaves it alone inside key=value."""
-    for section, name in (("data", "root"), ("data", "path"), ("model", "weights"), ("track", "runs_dir")):
+    for section, name in _PATHS:
         value = getattr(getattr(recipe, section), name)
         if value is not None:
             setattr(getattr(recipe, section), name, os.path.expanduser(value))

@@ -19,6 +19,7 @@ VERBS = {
     "predict": "classify pictures with a finished run or model",
     "show": "print a recipe's values with where each came from",
     "validate": "check recipes without running them",
+    "data": "list the datasets; fetch and prepare one; find what is wrong with one",
     "list": "list recipes, archs, weights or datasets",
 }
 

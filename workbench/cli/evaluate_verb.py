@@ -12,9 +12,10 @@ from workbench.cli.app import SETTINGS
 @click.command(context_settings=SETTINGS)
 @click.argument("model", metavar="RUN_OR_MODEL")
 @click.option("--split", type=click.Choice(["test", "selection"]), default="test", show_default=True)
+@click.option("--without-leaks", is_flag=True, help="Score also without images that training images are copies of.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
-def command(model: str, split: str, as_json: bool, overrides: tuple[str, ...]) -> None:
+def command(model: str, split: str, without_leaks: bool, as_json: bool, overrides: tuple[str, ...]) -> None:
     r"""Score a finished run or model; opening test is recorded beside the model.
 
     \b
@@ -24,7 +25,7 @@ def command(model: str, split: str, as_json: bool, overrides: tuple[str, ...]) -
     from workbench.cli.tables import print_evaluation
     from workbench.training.evaluate import evaluate
 
-    evaluation = evaluate(model, split, overrides)
+    evaluation = evaluate(model, split, overrides, without_leaks)
     if as_json:
         print(json.dumps(evaluation, indent=1))
     else:

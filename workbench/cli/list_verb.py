@@ -75,7 +75,11 @@ _LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "datasets":
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, as_json: bool) -> None:
     """List recipes, archs, weights or datasets."""
-    rows = _LISTS[what]()
+    print_rows(_LISTS[what](), as_json)
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows with the same keys as a table, or as JSON."""
     if as_json:
         print(json.dumps(rows, indent=1))
         return

@@ -18,6 +18,7 @@ def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> N
     \b
     workbench predict runs/quickstart/20261123-101500-a1b2c3 photo.jpg more/ --out answers.csv
     """
+    from workbench.atomic import disk_errors
     from workbench.data.images import IMAGE_ENDINGS
     from workbench.specs.errors import UserError
     from workbench.training import run_folder
@@ -43,6 +44,6 @@ def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> N
         for row in rows:
             print(*row, sep="\t")
     else:
-        with run_folder.disk_errors(out):
+        with disk_errors(out):
             run_folder.write_rows(out, ("path", "rank", "class", "probability"), rows)
         print(out)

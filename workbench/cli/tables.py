@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from workbench.recipe_files import LoadedRecipe
+
+if TYPE_CHECKING:
+    from workbench.data.doctor import Report
 
 
 def _console() -> Console:
@@ -18,6 +22,11 @@ def _console() -> Console:
 
 def _percent(interval: list[float] | None) -> str:
     return "" if interval is None else f" (95 %: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+
+
+def _score(name: str, scores: dict[str, Any], metric: str) -> str:
+    interval = scores["interval95"] if name == metric else None
+    return f"{scores[name]:.4f}" if name == "loss" else f"{100 * scores[name]:.2f} %{_percent(interval)}"
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -45,18 +54,30 @@ def print_result(result: dict[str, Any]) -> None:
 def print_evaluation(evaluation: dict[str, Any]) -> None:
     """Print what `evaluate` found."""
     scores = evaluation["scores"]
-    table = Table("score", evaluation["split"], title=f"{evaluation['model']} on {evaluation['dataset']}")
+    columns = {evaluation["split"]: scores}
+    if "leaked" in evaluation:
+        columns[f"without {len(evaluation['leaked'])} leaked"] = evaluation["scores_without_leaks"]
+    table = Table("score", *columns, title=f"{evaluation['model']} on {evaluation['dataset']}")
     for name, value in scores.items():
         if isinstance(value, float):
-            interval = scores["interval95"] if name == evaluation["metric"] else None
-            text = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %{_percent(interval)}"
-            table.add_row(name, text)
+            table.add_row(name, *(_score(name, found, evaluation["metric"]) for found in columns.values()))
     console = _console()
     console.print(table)
     opened = evaluation["test_openings"]
     console.print(f"n = {scores['n']}" + (f"; test opened {opened} times by now" if opened else ""))
     for stamp in evaluation["stamps"]:
         console.print(f"note: {stamp}")
+
+
+def print_report(name: str, report: Report) -> None:
+    """Print what the doctor found."""
+    counts = ", ".join(f"{count} {split}" for split, count in report.counts.items() if count)
+    table = Table("", "finding", title=f"{name}: {counts} images")
+    for finding in sorted(report.findings, key=lambda finding: finding.severity, reverse=True):
+        table.add_row("[b]wrong[/b]" if finding.severity == "wrong" else finding.severity, escape(finding.text))
+    console = _console()
+    console.print(table)
+    console.print("nothing that can make a figure wrong" if report.is_clean else "look at what is marked wrong")
 
 
 def print_plan(loaded: LoadedRecipe) -> None:

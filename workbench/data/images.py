@@ -1,65 +1,180 @@
-"""Decode one picture to RGB bytes, in one defined way. What is done to it afterwards is in `transforms.py`."""
+"""Decode one picture to RGB bytes, in one defined way. What is done to it afterwards is in `transforms.py`.
+
+- Formats: JPEG, PNG, GIF, WebP, BMP, PPM and TIFF, told by their first bytes and not by the file's name.
+- Turned upright by its EXIF orientation, where that can be read.
+- Of an animation or a file of several pages, the first picture.
+- Alpha is dropped, not blended: a hidden pixel shows the colour stored for it, as in the published pipelines.
+- Palette, grey, 1-bit, CMYK and YCbCr become RGB as Pillow has it. Colour profiles are not applied.
+- 16-bit channels keep their high byte: they are scaled, never clipped. 32-bit grey counts as 16-bit, and a value
+  outside 0 to 65535 is refused, because nothing says what would be white. So are floating-point pictures.
+- Whatever ends before its last pixel is refused, and so is more than `MAX_PIXELS`, before it is decoded.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from workbench.specs.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
+MAX_PIXELS = 100_000_000
+"""A choice of this project: far above any photo of the eight sets, and 300 MB once decoded."""
+
+_READERS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG": PngImageFile,
+    b"GIF8": GifImageFile,
+    b"RIFF": WebPImageFile,
+    b"BM": BmpImageFile,
+    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF"), PpmImageFile),
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImageFile),
+}
+# The readers themselves rather than Image.open, which warns of big pictures before their size can be asked for.
+# Pillow's TIFF reader warns too, on loading: `MAX_PIXELS` has the say, so nobody needs to hear of a second limit.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+BROKEN_EXIF = (SyntaxError, struct.error, LookupError, ValueError, TypeError)
+_BROKEN = (OSError, EOFError, *BROKEN_EXIF)
 
 
-def load_image(source: Path | np.ndarray) -> Tensor:
+def load_image(source: Path | np.ndarray | bytes) -> Tensor:
     """Return a picture as RGB.
 
     Args:
-        source: An image file, or an (H, W, 3) uint8 array.
+        source: An image file, an encoded picture, or an (H, W, 3) uint8 array.
 
     Returns:
-        (3, H, W) uint8. EXIF orientation is applied; of an animation, the first frame.
+        (3, H, W) uint8, upright.
 
     Raises:
-        UserError: The file is missing or does not decode.
+        UserError: The file is missing, does not decode or is too large.
     """
     if isinstance(source, np.ndarray):
         return torch.from_numpy(source).permute(2, 0, 1)
+    if isinstance(source, bytes):
+        return decode(source, "encoded picture")
+    return decode(read_bytes(Path(source)), source)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        UserError: It is missing or not readable.
+    """
     try:
-        data = Path(source).read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise UserError.of(source, error, "a readable image file", "restore the file or take it out") from error
-    return decode(data, source)
+        raise UserError.of(path, error, "a readable image file", "restore the file or take it out") from error
 
 
 def decode(data: bytes, name: object) -> Tensor:
     """Return encoded bytes as (3, H, W) uint8 RGB; `name` is for the error text.
 
     Raises:
-        UserError: The bytes do not decode.
+        UserError: The bytes do not decode, or would be more than `MAX_PIXELS`.
     """
-    if data[:3] == b"\xff\xd8\xff":
+    with open_header(data, name) as picture:
+        return read_pixels(picture, data, name)
+
+
+def open_header(data: bytes, name: object) -> ImageFile.ImageFile:
+    """Return a picture of which only the header was read, for its size, mode and EXIF.
+
+    Raises:
+        UserError: No known format, a broken header, or more than `MAX_PIXELS`.
+    """
+    reader = next((reader for magic, reader in _READERS.items() if data.startswith(magic)), None)
+    if reader is None:
+        raise _does_not_decode(data, name, "no JPEG, PNG, GIF, WebP, BMP, PPM or TIFF")
+    try:
+        picture = reader(io.BytesIO(data), "")
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, "too many") from error
+    except _BROKEN as error:
+        raise _does_not_decode(data, name, error) from error
+    if picture.width * picture.height > MAX_PIXELS:
+        raise _too_large(name, f"{picture.width} x {picture.height}")
+    return picture
+
+
+def read_pixels(picture: ImageFile.ImageFile, data: bytes, name: object) -> Tensor:
+    """Decode a picture from `open_header` to (3, H, W) uint8 RGB.
+
+    Args:
+        picture: Its header.
+        data: The bytes it was read from.
+        name: For the error text.
+
+    Raises:
+        UserError: The bytes do not decode, or have no defined way to RGB.
+    """
+    if picture.format == "JPEG":
         try:
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             return decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-        except RuntimeError:
-            pass  # CMYK and other rare JPEGs: Pillow reads them, or says what is wrong
+        except RuntimeError as error:
+            if picture.mode in ("L", "RGB"):  # Pillow might read it, and fill up what is missing
+                raise _does_not_decode(data, name, _last_words(error)) from error
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
-                upright = Image.fromarray((np.array(upright) // 256).clip(0, 255).astype(np.uint8))
-            rgb = upright.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError.of(
-            name,
-            f"{len(data)} bytes that do not decode: {error}",
-            "a complete image",
-            "fetch the file again, or take it out of the set",
-        ) from error
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+        picture.load()
+        rgb = _to_rgb(_upright(picture), name)
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        raise _does_not_decode(data, name, error) from error
+    return torch.from_numpy(rgb).permute(2, 0, 1)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except BROKEN_EXIF:
+        return picture.copy()
+
+
+def _to_rgb(picture: Image.Image, name: object) -> np.ndarray:
+    """Return a loaded picture as (H, W, 3) uint8."""
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise _no_way_to_rgb(name, f"grey values from {low} to {high}")
+        picture = Image.fromarray((values // 256).astype(np.uint8))
+    if picture.mode == "F":
+        raise _no_way_to_rgb(name, "a floating-point picture")
+    picture.info.pop("transparency", None)  # dropped anyway, and Pillow warns about some kinds of it
+    return np.array(picture.convert("RGB"))
+
+
+def _last_words(error: RuntimeError) -> str:
+    """Return torchvision's message without its own source file and stack."""
+    return str(error).splitlines()[0].rsplit(", ", 1)[-1]
+
+
+def _does_not_decode(data: bytes, name: object, why: object) -> UserError:
+    given = f"{len(data)} bytes that do not decode: {why}"
+    return UserError.of(name, given, "a complete image", "fetch the file again, or take it out of the set")
+
+
+def _too_large(name: object, size: str) -> UserError:
+    allowed = f"at most {MAX_PIXELS // 1_000_000} million pixels"
+    return UserError.of(name, f"{size} pixels", allowed, "save it smaller, or take it out of the set")
+
+
+def _no_way_to_rgb(name: object, given: str) -> UserError:
+    return UserError.of(name, given, "8 or 16 bits a channel", "save it as an 8-bit PNG, or take it out of the set")

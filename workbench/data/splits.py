@@ -25,7 +25,7 @@ class ImageTable:
     Args:
         ids: Unique name of each image: its path inside the set, or one made from split and number.
         images: A file per image, or an (N, H, W, 3) uint8 array.
-        labels: (N,) class index of each image.
+        labels: (N,) int64 class of each image; or, in a multi-label set, (N, classes) bool.
         splits: `train`, `selection` or `test` of each image.
         classes: Class names; the index is the label.
         stamps: What a reader of any figure on this set must know, such as a missing part.
@@ -37,6 +37,25 @@ class ImageTable:
     splits: Sequence[str]
     classes: tuple[str, ...]
     stamps: tuple[str, ...] = field(default=())
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image can have several classes, or none."""
+        return self.labels.ndim == 2
+
+    def strata(self) -> np.ndarray:
+        """Return (N,) int64 by which hold-outs are stratified: the class; of several, the rarest; -1 for none."""
+        if not self.is_multi_label:
+            return self.labels
+        counts = self.labels.sum(0)
+        rarity = np.where(self.labels, counts, len(self.labels) + 1)
+        return np.where(self.labels.any(1), rarity.argmin(1), -1)
+
+    def kept(self, rows: np.ndarray, *stamps: str) -> ImageTable:
+        """Return the table of some rows, with further stamps."""
+        images = self.images[rows] if isinstance(self.images, np.ndarray) else _take(self.images, rows)
+        ids, splits = ([column[i] for i in rows] for column in (self.ids, self.splits))
+        return ImageTable(ids, images, self.labels[rows], splits, self.classes, (*self.stamps, *stamps))
 
     def indices(self, *splits: str) -> np.ndarray:
         """Return the positions of the images of some splits, in table order."""
@@ -69,19 +88,21 @@ def hold_out(ids: Sequence[str], labels: np.ndarray, fraction: float, salt: str)
     return chosen
 
 
-def complete_splits(table: ImageTable, fraction: float) -> ImageTable:
+def complete_splits(table: ImageTable, fraction: float, test_share: float = TEST_SHARE) -> ImageTable:
     """Return the table with a selection split, and a test split, held out of train where it has none.
 
     Args:
         table: Images with their official splits.
-        fraction: Share of train to hold out for selection. A missing test split gets a fifth of train.
+        fraction: Share of train to hold out for selection.
+        test_share: Share of train to hold out for test.
     """
+    strata = table.strata()
     splits = np.asarray(table.splits, dtype=object)
     stamps = list(table.stamps)
-    for split, share in ((TEST, TEST_SHARE), (SELECTION, fraction)):
+    for split, share in ((TEST, test_share), (SELECTION, fraction)):
         if not (splits == split).any():
             train = np.flatnonzero(splits == TRAIN)
-            held = hold_out([table.ids[i] for i in train], table.labels[train], share, split)
+            held = hold_out([table.ids[i] for i in train], strata[train], share, split)
             splits[train[held]] = split
             stamps.append(f"{split} held out of train by hash: {int(held.sum())} images")
     return ImageTable(table.ids, table.images, table.labels, splits.tolist(), table.classes, tuple(stamps))
@@ -114,7 +135,8 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
     twice = [name for name, count in Counter(table.ids).items() if count > 1]
     if twice:
         raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
-    trained = set(table.labels[table.indices(TRAIN)].tolist())
+    of_train = table.labels[table.indices(TRAIN)]
+    trained = set((np.flatnonzero(of_train.any(0)) if table.is_multi_label else of_train).tolist())
     untrained = [name for label, name in enumerate(table.classes) if label not in trained]
     stamps = list(table.stamps)
     if untrained and not allow_partial:
@@ -136,3 +158,40 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
                 )
             stamps.append(f"partial: {found[split]} of {expected} {split} images")
     return ImageTable(table.ids, table.images, table.labels, table.splits, table.classes, tuple(stamps))
+
+
+def drop_bad(table: ImageTable, problems: Sequence[str], policy: str, where: str) -> tuple[ImageTable, list[int]]:
+    """Refuse a set with images that do not decode, or leave them out.
+
+    Args:
+        table: The set.
+        problems: What is wrong with each image; empty if nothing is.
+        policy: `fail` or `drop`.
+        where: The set, for messages.
+
+    Returns:
+        The table, stamped if images were left out, and the rows that were.
+
+    Raises:
+        UserError: There are such images and the policy is `fail`.
+    """
+    bad = [row for row, problem in enumerate(problems) if problem]
+    if not bad:
+        return table, []
+    if policy == "fail":
+        listed = "".join(f"\n            {table.ids[row]}: {problems[row]}" for row in bad[:5])
+        raise UserError.of(
+            where,
+            f"{len(bad)} of {len(table.ids)} images that cannot be used{listed}",
+            "images that decode",
+            "restore them, or leave them out and have them counted with data.on_bad_image=drop",
+        )
+    counts = Counter(table.splits[row] for row in bad)
+    listed = ", ".join(f"{counts[split]} {split}" for split in (TRAIN, SELECTION, TEST) if counts[split])
+    kept = np.setdiff1d(np.arange(len(table.ids)), bad)
+    return table.kept(kept, f"dropped: {listed} images that do not decode"), bad
+
+
+def _take(images: Sequence, rows: np.ndarray) -> Sequence:
+    """Return some of a sequence; one that can do it without reading does it itself."""
+    return images.kept(rows) if hasattr(images, "kept") else [images[i] for i in rows]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.specs.card import Source
+
 KORNBLITH = "Kornblith et al. 2019, as restated in SimCLR (arXiv 2002.05709) B.8"
 PAPER = "Tan & Le 2019 (arXiv 1905.11946) section 5"
 TPU = "tensorflow/tpu models/official/efficientnet"
@@ -60,8 +62,20 @@ class Data:
 
     card: str = key("", "Dataset card: a name from `workbench list datasets`, or a .yaml file.")
     root: str = key("data", "Folder that holds the sets, each in its original layout.")
-    path: str | None = key(None, "For data.card=folder: the image folder itself.")
-    download: bool = key(True, "Fetch missing files through torchvision where that still works.")
+    prepared_root: str | None = key(None, "Folder of prepared sets; null: prepared/ under data.root.")
+    path: str | None = key(
+        None, "Your own folder, .csv list, or parquet or Arrow files, in place of what is under data.root; not copied."
+    )
+    hub: Source | None = key(
+        None, "A dataset on the hub in place of the card's sources: id, config, revision, image, label, splits."
+    )
+    label_separator: str = key("", "In a .csv list, what stands between several labels; empty: one label an image.")
+    download: bool = key(True, "Fetch what is missing, from the card's sources in their order.")
+    on_bad_image: str = key(
+        "fail",
+        "What to do with images that do not decode: stop, or leave them out, listed and counted.",
+        choices=("fail", "drop"),
+    )
     train_on: str = key(
         "train",
         "What is trained on. With train+selection nothing is left to choose by: fixed length, last weights.",

@@ -25,11 +25,16 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
     lengths = list(_lengths(recipe))
     found = [*_model(recipe), *lengths, *_numbers(recipe)]
     if card is not None:
-        found += _against_card(recipe, card)
+        found += [*_source(recipe, card), *_classes(recipe, card)]
         num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
         if num_images is not None and not recipe.data.allow_partial and not lengths:
             found += _against_size(recipe, num_images)
     return [Problem(f"{source}: {where}", *parts) for where, *parts in found]
+
+
+def check_data(recipe: Recipe, card: DatasetCard, source: str) -> list[Problem]:
+    """Return every contradiction between a recipe's `data` and its card."""
+    return [Problem(f"{source}: {where}", *parts) for where, *parts in _source(recipe, card)]
 
 
 _Found = Iterator[tuple[str, str, str, str]]
@@ -138,14 +143,25 @@ def _numbers(recipe: Recipe) -> _Found:
         yield "optim.lr", "0", "more than 0", "give the fit a learning rate"
 
 
-def _against_card(recipe: Recipe, card: DatasetCard) -> _Found:
-    if recipe.data.path is not None and card.layout != "image_folder":
+def _source(recipe: Recipe, card: DatasetCard) -> _Found:
+    data = recipe.data
+    if (data.path is not None or data.hub is not None) and card.layout == "blossoms":
+        key = "data.path" if data.path is not None else "data.hub"
+        yield key, str(data.path or data.hub.id), f"null: {card.name} is rendered", f"remove {key}, or change data.card"
+    if data.path is not None and data.hub is not None:
+        yield "data.hub", "together with data.path", "one of the two", "remove one"
+    if any(source.kind == "hub" and not source.id for source in card.sources) and data.path is None:
+        yield "data.hub.id", "nothing", "owner/name of a dataset", "add data.hub.id=OWNER/NAME, or data.path=FILES"
+    if data.label_separator and card.layout != "csv" and not (data.path or "").endswith(".csv"):
         yield (
-            "data.path",
-            recipe.data.path,
-            f"null: the images of {card.name} are not taken from a folder of your own",
-            "remove data.path, or set data.card=folder",
+            "data.label_separator",
+            data.label_separator,
+            "empty: it is for .csv lists",
+            "remove it, or give data.path=LIST.csv",
         )
+
+
+def _classes(recipe: Recipe, card: DatasetCard) -> _Found:
     stated = recipe.model.num_classes
     if stated is not None and card.num_classes is not None and stated != card.num_classes:
         yield (

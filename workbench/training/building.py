@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning
 
-from workbench.data.datamodules import ImageDataModule
+from workbench.data.image_datamodule import ImageDataModule
 from workbench.models.weights import facts_of_weights
 from workbench.specs.architectures import resolve_arch
 from workbench.specs.card import DatasetCard
@@ -83,7 +83,7 @@ def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
 def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing | None = None) -> ImageDataModule:
     """Build the datamodule; a finished model brings its own preprocessing."""
     resolution, own = preprocessing_for(recipe)
-    in_memory = card.layout in ("blossoms", "cifar10")
+    is_cheap = (card.native_pixels or 1000) <= 64  # small pictures decode faster than processes hand them over
     return ImageDataModule(
         recipe.data.root,
         card=card,
@@ -96,8 +96,10 @@ def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing |
         train_on=recipe.data.train_on,
         holdout_fraction=recipe.data.holdout_fraction,
         allow_partial=recipe.data.allow_partial,
+        on_bad_image=recipe.data.on_bad_image,
         download=recipe.data.download,
-        num_workers=machine.choose_workers(recipe.data.num_workers, in_memory),
+        prepared_root=recipe.data.prepared_root,
+        num_workers=machine.choose_workers(recipe.data.num_workers, is_cheap),
         seed=recipe.train.seed,
     )
 
@@ -121,6 +123,7 @@ def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) ->
         data.num_classes,
         recipe.model.weights,
         recipe.model.head,
+        task="multi_label" if data.is_multi_label else "single_label",
         classes=data.classes,
         preprocessing=dataclasses.asdict(data.preprocessing),
         label_smoothing=recipe.augment.label_smoothing,

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench import recipe_files
+from workbench.atomic import disk_errors
 from workbench.data import splits
+from workbench.data.doctor import leaked_rows
 from workbench.models.portable import read_description
 from workbench.specs.errors import UserError
 from workbench.training import building, results, run_folder
@@ -15,16 +17,20 @@ from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.interrupts import interruptible
 
 
-def evaluate(path: str | Path, split: str = splits.TEST, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    path: str | Path, split: str = splits.TEST, overrides: Sequence[str] = (), without_leaks: bool = False
+) -> dict[str, Any]:
     """Score a finished run or portable model on one split of its dataset, or of another that `overrides` names.
 
     Args:
         path: A run folder or a model folder.
         split: `test` or `selection`.
         overrides: Changes to the model's own recipe, such as `data.root=DIR`.
+        without_leaks: Also score without the images that a training image of this set is a copy of, or nearly.
 
     Returns:
-        `{"model", "dataset", "split", "metric", "scores": {..., "n", "interval95"}, "test_openings", "stamps"}`.
+        `{"model", "dataset", "split", "metric", "scores": {..., "n", "interval95"}, "test_openings", "stamps"}`;
+        with `without_leaks` also `"leaked"` (ids) and `"scores_without_leaks"`.
 
     Raises:
         UserError: No model there, no such images, or classes that are not the model's.
@@ -56,17 +62,22 @@ def evaluate(path: str | Path, split: str = splits.TEST, overrides: Sequence[str
         raise UserError.of("evaluate", f"--split {split}", "a split that holds images", "choose the other split")
     openings = None
     if split == splits.TEST:
-        with run_folder.disk_errors(folder):
+        with disk_errors(folder):
             openings = run_folder.record_test_opening(folder, "evaluate", len(rows))
     trainer = building.build_trainer(loaded.recipe, None, folder)
     with interruptible():
         result = results.run_split(trainer, classifier, data, split)
-    return {
+    evaluation = {
         "model": str(folder),
         "dataset": data.card.name,
         "split": split,
-        "metric": data.card.metric,
+        "metric": data.metric,
         "scores": result.scores(),
         "test_openings": openings,
         "stamps": list(data.table.stamps),
     }
+    if without_leaks:
+        leaked = leaked_rows(data.facts, data.rows(splits.TRAIN), rows) if data.facts else rows[:0]
+        evaluation["leaked"] = [data.table.ids[row] for row in leaked]
+        evaluation["scores_without_leaks"] = result.without(leaked).scores()
+    return evaluation

@@ -47,11 +47,11 @@ def choose_precision(precision: str, device: str) -> str:
     return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
 
 
-def choose_workers(num_workers: int | None, in_memory: bool) -> int:
-    """Return the number of loader processes: none for images that are in memory already, else one core less."""
+def choose_workers(num_workers: int | None, is_cheap: bool) -> int:
+    """Return the number of loader processes: none for images that cost little to decode, else one core less."""
     if num_workers is not None:
         return num_workers
-    return 0 if in_memory else max(1, min(8, (os.cpu_count() or 2) - 1))
+    return 0 if is_cheap else max(1, min(8, (os.cpu_count() or 2) - 1))
 
 
 def keep_freed_memory() -> bool:

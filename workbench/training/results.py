@@ -5,6 +5,7 @@ Every score of a finished run comes from `SplitResult.scores`, and predictions.c
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.data.datamodules import ImageDataModule
+from workbench.data.image_datamodule import ImageDataModule
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import MEAN_PER_CLASS, TOP1, TOP5
 from workbench.training import run_folder
@@ -33,7 +34,7 @@ class SplitResult:
         split: `selection` or `test`.
         metric: The dataset's own metric, which the interval is of.
         logits: (N, classes) float32.
-        targets: (N,) int64.
+        targets: (N,) int64; (N, classes) of 0 and 1 in a multi-label set.
         rows: (N,) row of each image in the set's table.
     """
 
@@ -43,10 +44,22 @@ class SplitResult:
     targets: Tensor
     rows: Tensor
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image can have several classes."""
+        return self.targets.ndim == 2
+
+    def without(self, rows: np.ndarray) -> SplitResult:
+        """Return the outputs on all images but those of some rows of the set's table."""
+        kept = ~torch.isin(self.rows, torch.from_numpy(rows))
+        return dataclasses.replace(self, logits=self.logits[kept], targets=self.targets[kept], rows=self.rows[kept])
+
     def scores(self) -> dict[str, Any]:
         """Return every score, `n`, and `interval95` of the dataset's metric, as plain values."""
-        collected = SplitScores(self.logits.shape[1])
+        collected = SplitScores(self.logits.shape[1], self.is_multi_label)
         collected.update(self.logits, self.targets)
+        if self.is_multi_label:
+            return {**collected.compute(), "n": len(self.targets), "interval95": None}
         right = ranks(self.logits, self.targets).numpy() <= (min(5, self.logits.shape[1]) if self.metric == TOP5 else 1)
         interval = interval95(self.metric, right, self.targets.numpy())
         return {**collected.compute(), "n": len(self.targets), "interval95": interval and list(interval)}
@@ -72,7 +85,7 @@ def run_split(
     data.predict_split = split
     outputs = trainer.predict(classifier, datamodule=data)
     logits, targets, rows = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    return SplitResult(split, data.card.metric, logits, targets, rows)
+    return SplitResult(split, data.metric, logits, targets, rows)
 
 
 def split_ids(data: ImageDataModule) -> dict[str, Any]:
@@ -80,7 +93,7 @@ def split_ids(data: ImageDataModule) -> dict[str, Any]:
     ids = {split: [data.table.ids[row] for row in data.rows(split)] for split in ("train", "selection", "test")}
     counts = {split: len(listed) for split, listed in ids.items()}
     content = {"dataset": data.card.name, "train_on": data.train_on, "counts": counts, **ids}
-    return {**content, "stamps": list(data.table.stamps)}
+    return {**content, "dropped": list(data.dropped), "source": data.source, "stamps": list(data.table.stamps)}
 
 
 def check_splits(folder: Path, data: ImageDataModule) -> None:
@@ -107,6 +120,9 @@ def check_splits(folder: Path, data: ImageDataModule) -> None:
 
 def write_predictions(path: Path, result: SplitResult, data: ImageDataModule) -> None:
     """Write predictions.csv: a row per image, from which every score can be computed again."""
+    if result.is_multi_label:
+        _write_probabilities(path, result, data)
+        return
     probabilities = result.logits.double().softmax(1)
     own_rank = ranks(result.logits, result.targets)
     rows = []
@@ -116,6 +132,17 @@ def write_predictions(path: Path, result: SplitResult, data: ImageDataModule) ->
         names = data.table.ids[row], data.classes[target], data.classes[predicted]
         rows.append((*names, f"{confidence:.9g}", f"{own:.9g}", int(own_rank[i])))
     run_folder.write_rows(path, PREDICTION_COLUMNS, rows)
+
+
+def _write_probabilities(path: Path, result: SplitResult, data: ImageDataModule) -> None:
+    """Write a multi-label row per image: its id, whether it has each class, and each class's probability."""
+    header = ["id", *(f"has {name}" for name in data.classes), *(f"probability of {name}" for name in data.classes)]
+    probabilities = result.logits.double().sigmoid()
+    rows = [
+        (data.table.ids[row], *map(int, result.targets[i]), *(f"{p:.9g}" for p in probabilities[i].tolist()))
+        for i, row in enumerate(result.rows.tolist())
+    ]
+    run_folder.write_rows(path, header, rows)
 
 
 def scores_from_predictions(rows: list[dict[str, str]], num_classes: int) -> dict[str, float]:

@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 
 from workbench import card_files, recipe_files
+from workbench.atomic import disk_errors
 from workbench.data import splits
-from workbench.data.datamodules import ImageDataModule
+from workbench.data.image_datamodule import ImageDataModule
 from workbench.specs.errors import UserError
 from workbench.specs.published import published_for
 from workbench.specs.recipe import Recipe
@@ -65,7 +66,7 @@ def fit(recipe: Recipe, resume: Path | None = None, console: Console | None = No
     """
     console = console or Console(stderr=True)
     folder = resume or run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
-    with interruptible(), run_folder.disk_errors(folder), logging_to(folder, console):
+    with interruptible(), disk_errors(folder), logging_to(folder, console):
         try:
             prepared = _prepare(recipe, folder, console, is_new=resume is None)
         except UserError:
@@ -84,7 +85,7 @@ def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _F
     lightning.seed_everything(recipe.train.seed, verbose=False)
     if machine.accelerator(recipe.train.device) == "cpu":
         machine.keep_freed_memory()
-    data = building.build_data(recipe, card_files.load_card(recipe.data.card))
+    data = building.build_data(recipe, card_files.card_for(recipe))
     write_splits(folder, data)
     lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
     classifier = building.build_classifier(recipe, data, lengths)
@@ -106,7 +107,7 @@ class _Fit:
     ):
         self.recipe, self.folder, self.data, self.lengths = recipe, folder, data, lengths
         self.classifier, self.console = classifier, console
-        metric = data.card.metric
+        metric = data.metric
         checkpoints = folder / run_folder.CHECKPOINTS
         self.last = checkpoints / run_folder.LAST
         self.monitor = StepMonitor(
@@ -198,10 +199,12 @@ class _Fit:
             "arch": scaling.name,
             "weights": self.recipe.model.weights,
             "dataset": self.data.card.name,
-            "metric": self.data.card.metric,
+            "metric": self.data.metric,
             **scored,
             "published": published and dataclasses.asdict(published),
             "stamps": list(self.data.table.stamps),
+            "dropped": len(self.data.dropped),
+            "source": self.data.source,
             "steps": self.lengths.total_steps,
             "epochs": round(self.lengths.total_steps / self.lengths.epoch_steps, 3),
             "images_per_second": round(self.monitor.images_per_second, 2),

@@ -5,18 +5,17 @@ What stands in which file is the contract in README.md; `results.py` makes the s
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
 import json
 import secrets
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.atomic import replacing
+from workbench.atomic import disk_errors, replacing
 from workbench.specs.errors import UserError
 
 RECIPE, COMMAND, ENVIRONMENT, SPLITS = "recipe.yaml", "command.txt", "environment.json", "splits.json"
@@ -48,31 +47,6 @@ def existing(path: str | Path) -> Path:
     if not (folder / RECIPE).is_file():
         raise UserError.of("run", f"{folder}: no {RECIPE} in it", "a run folder", "give runs/<recipe>/<time>-<id>")
     return folder
-
-
-@contextlib.contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Turn what a disk refuses (no space, no permission) into a message that a user can act on."""
-    try:
-        yield
-    except OSError as error:
-        remedy = {
-            28: "free some space, or write elsewhere with track.runs_dir=DIR",
-            122: "free some space within your quota, or write elsewhere with track.runs_dir=DIR",
-            13: "get permission, or write elsewhere with track.runs_dir=DIR",
-            30: "write elsewhere with track.runs_dir=DIR",
-            2: "make the folder first",
-            21: "name a file",
-            36: "choose a shorter name",
-        }.get(error.errno or 0)
-        if remedy is None and not isinstance(error, FileExistsError | NotADirectoryError):
-            raise
-        raise UserError.of(
-            error.filename or where,
-            error.strerror or error,
-            "a folder that can be written, with room",
-            remedy or "write elsewhere with track.runs_dir=DIR",
-        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from workbench.data.datamodules import ImageDataModule
+from workbench.data.image_datamodule import ImageDataModule
 from workbench.specs.metric_names import SCORES
 from workbench.training import run_folder
 from workbench.training.metrics_csv import read_metrics
@@ -36,8 +36,8 @@ def write_page(folder: Path, result: dict[str, Any], shown: SplitResult | None, 
         result=result,
         scores=score_rows(result),
         curves=curves,
-        classes=_classes(shown, data) if shown else [],
-        mistakes=_mistakes(shown, data) if shown else [],
+        classes=_classes(shown, data) if shown and not shown.is_multi_label else [],
+        mistakes=_mistakes(shown, data) if shown and not shown.is_multi_label else [],
         split=shown.split if shown else "",
         recipe=(folder / run_folder.RECIPE).read_text(encoding="utf-8"),
         command=(folder / run_folder.COMMAND).read_text(encoding="utf-8"),

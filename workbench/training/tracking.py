@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
-from workbench.data.datamodules import ImageDataModule
+from workbench.data.image_datamodule import ImageDataModule
 from workbench.data.images import load_image
 from workbench.data.splits import TEST
 from workbench.specs.errors import UserError
@@ -88,14 +88,21 @@ def log_result(
         shown: The split that the tables are of.
         data: Gives names and pictures.
     """
-    import wandb
-
     final = {
         f"{split}/{name}": value
         for split, found in scores.items()
         for name, value in (found or {}).items()
         if isinstance(value, float)
     }
+    split = "test" if shown.split == TEST else "val"
+    logger.experiment.summary.update(final)
+    logger.experiment.log({**final, **({} if shown.is_multi_label else _tables(split, shown, data))})
+
+
+def _tables(split: str, shown: SplitResult, data: ImageDataModule) -> dict[str, Any]:
+    """Return the confusion table and the most confident mistakes with their pictures."""
+    import wandb
+
     counts, names = shown.confusion(), data.classes
     # W&B's own confusion plot writes a row per cell and cuts off beyond 100 classes: only cells that occur are sent.
     confusion = wandb.Table(columns=["actual", "predicted", "count"])
@@ -105,9 +112,7 @@ def log_result(
     for row, actual, predicted, confidence in shown.mistakes(MOST_MISTAKES):
         picture = load_image(data.table.images[row]).permute(1, 2, 0).numpy()
         mistakes.add_data(wandb.Image(picture), data.table.ids[row], names[actual], names[predicted], confidence)
-    split = "test" if shown.split == TEST else "val"
-    logger.experiment.log({**final, f"{split}/confusion": confusion, f"{split}/mistakes": mistakes})
-    logger.experiment.summary.update(final)
+    return {f"{split}/confusion": confusion, f"{split}/mistakes": mistakes}
 
 
 def log_model(logger: WandbLogger, folder: Path) -> None:

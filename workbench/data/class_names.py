@@ -1,0 +1,58 @@
+"""Match the class names of one copy of a set to those of its card: by name, never by number alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from workbench.specs.errors import UserError, suggestion
+
+
+def match_classes(found: Sequence[str], wanted: Sequence[str], where: object) -> np.ndarray:
+    """Return, for each name found, the number of the wanted class.
+
+    Case, blanks and signs do not count, nor synonyms after a comma or a remark in brackets (`tench, Tinca tinca`).
+    A name that this leaves open, as ImageNet's two cranes, is taken by its place, if every other name is in its place.
+
+    Args:
+        found: Names as a copy writes them, in any order; some of the wanted may be missing.
+        wanted: The card's names, whose order gives the labels.
+        where: The copy, for the message.
+
+    Returns:
+        (len(found),) int64, each number once.
+
+    Raises:
+        UserError: A name that is no class of the set, or two names for one class.
+    """
+    whole, short = defaultdict(list), defaultdict(list)
+    for number, name in enumerate(wanted):
+        whole[_plain(name)].append(number)
+        short[_plain(_head(name))].append(number)
+    candidates = [whole.get(_plain(name)) or short.get(_plain(_head(name)), []) for name in found]
+    settled = {place: numbers[0] for place, numbers in enumerate(candidates) if len(numbers) == 1}
+    is_in_order = len(found) == len(wanted) and all(place == number for place, number in settled.items())
+    is_mostly_settled = len(settled) >= 0.9 * len(wanted)
+    if is_in_order and is_mostly_settled:
+        return np.arange(len(wanted))
+    odd = [str(name) for place, name in enumerate(found) if place not in settled]
+    if not odd and len(set(settled.values())) < len(settled):
+        odd = [str(found[place]) for place, number in settled.items() if list(settled.values()).count(number) > 1]
+    if odd:
+        raise UserError.of(
+            where,
+            f"{len(odd)} class names that are not the card's: {', '.join(odd[:5])}",
+            ", ".join(wanted[:10]) + (f" and {len(wanted) - 10} more" if len(wanted) > 10 else ""),
+            suggestion(odd[0], wanted, "take another copy of the set, or correct the card's `classes`"),
+        )
+    return np.array([settled[place] for place in range(len(found))], dtype=np.int64)
+
+
+def _plain(name: object) -> str:
+    return "".join(letter for letter in str(name).casefold() if letter.isalnum())
+
+
+def _head(name: object) -> str:
+    return str(name).split(",")[0].split("(")[0]

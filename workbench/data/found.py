@@ -1,0 +1,127 @@
+"""A set as some source has it, before it is prepared: rows in units that can be written, and skipped, one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from workbench.data.splits import ImageTable
+from workbench.specs.errors import UserError
+
+UNIT_ROWS = 256
+"""Files a unit: what is done again at most after a kill."""
+
+
+class Row(NamedTuple):
+    """One picture.
+
+    Args:
+        id: Its unique name in the set.
+        split: `train`, `selection` or `test`.
+        label: Its class, or the list of its classes in a multi-label set.
+        image: Its encoded bytes, or the file that holds them.
+    """
+
+    id: str
+    split: str
+    label: int | list[int]
+    image: bytes | Path
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows that are written together.
+
+    Args:
+        key: Names the unit and its content; the same key means the same rows.
+        num_rows: How many.
+        rows: Yields them.
+    """
+
+    key: str
+    num_rows: int
+    rows: Callable[[], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A set as a source has it.
+
+    Args:
+        where: The source, for people.
+        classes: Class names; the index is the label.
+        units: All rows, in order.
+        num_bytes: Size of the pictures.
+        is_multi_label: Rows have lists of labels.
+        stamps: What a reader of any figure on this set must know.
+    """
+
+    where: str
+    classes: tuple[str, ...]
+    units: Sequence[Unit]
+    num_bytes: int
+    is_multi_label: bool = False
+    stamps: tuple[str, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Pictures in all units."""
+        return sum(unit.num_rows for unit in self.units)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a picture, a label, a split or a class does."""
+        told = [*self.classes, "", *(unit.key for unit in self.units)]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    def with_where(self, where: str) -> Found:
+        """Return the same set under another name of its source."""
+        return dataclasses.replace(self, where=where)
+
+
+def found_in_table(table: ImageTable, where: str) -> Found:
+    """Cut a table of files, or of pixels in memory, into units.
+
+    Pixels become PPM files, which hold them as they are.
+
+    Raises:
+        UserError: An id twice.
+    """
+    twice = [name for name, count in Counter(table.ids).items() if count > 1]
+    if twice:
+        raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
+    is_pixels = isinstance(table.images, np.ndarray)
+    stats = None if is_pixels else [path.stat() for path in table.images]
+    units = []
+    for start in range(0, len(table.ids), UNIT_ROWS):
+        places = range(start, min(start + UNIT_ROWS, len(table.ids)))
+        digest = hashlib.sha256()
+        for i in places:
+            content = table.images[i].tobytes() if is_pixels else f"{stats[i].st_size}/{stats[i].st_mtime_ns}".encode()
+            digest.update(f"{table.ids[i]}\0{table.splits[i]}\0{table.labels[i].tolist()}\0".encode() + content)
+        units.append(Unit(digest.hexdigest(), len(places), _table_rows(table, places)))
+    size = table.images.nbytes if is_pixels else sum(stat.st_size for stat in stats)
+    return Found(where, table.classes, units, size, table.is_multi_label, table.stamps)
+
+
+def _table_rows(table: ImageTable, places: Sequence[int]) -> Callable[[], Iterator[Row]]:
+    def rows() -> Iterator[Row]:
+        for i in places:
+            image = table.images[i]
+            label = np.flatnonzero(table.labels[i]).tolist() if table.is_multi_label else int(table.labels[i])
+            encoded = _ppm(image) if isinstance(image, np.ndarray) else image
+            yield Row(table.ids[i], table.splits[i], label, encoded)
+
+    return rows
+
+
+def _ppm(pixels: np.ndarray) -> bytes:
+    """Return (H, W, 3) uint8 as a PPM file: a header and the pixels."""
+    return b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()

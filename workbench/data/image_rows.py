@@ -1,0 +1,67 @@
+"""Items and batches: a row of a table becomes a decoded, transformed image with its target."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, get_worker_info
+
+from workbench.data.images import load_image
+from workbench.data.order import seeded
+from workbench.data.splits import ImageTable
+from workbench.specs.errors import Problem, UserError
+
+
+class Batch(NamedTuple):
+    """One micro-batch.
+
+    Args:
+        images: (N, 3, H, W): uint8 from the loader, normalised float32 once on the device.
+        targets: (N,) int64 classes; (N, classes) float32 in a multi-label set, and after mixup or cutmix.
+        index: (N,) int64 row of each image in the set's table.
+        epoch: The epoch that these images were drawn for.
+    """
+
+    images: Tensor
+    targets: Tensor
+    index: Tensor
+    epoch: int
+
+
+class ImageRows(Dataset):
+    """Decoded and transformed images of some rows of a table.
+
+    Items are asked for by position, or by (epoch, position) for training: the pair seeds the item's augmentation.
+    """
+
+    def __init__(self, table: ImageTable, rows: np.ndarray, transform: nn.Module, seed: int):
+        self.table, self.rows, self.transform, self.seed = table, rows, transform, seed
+        labels = torch.from_numpy(table.labels)
+        self.targets = labels.float() if table.is_multi_label else labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, Tensor, int, int] | Problem:
+        epoch, position = item if isinstance(item, tuple) else (0, item)
+        row = int(self.rows[position])
+        try:
+            image = load_image(self.table.images[row])
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return error.problems[0]  # exceptions lose their parts between processes, so it travels as an item
+        with seeded(self.seed, "image", epoch, position):
+            return self.transform(image), self.targets[row], row, epoch
+
+
+def collate(items: list) -> Batch | Problem:
+    """Stack items, or hand on the first problem among them."""
+    for item in items:
+        if isinstance(item, Problem):
+            return item
+    images, targets, rows, epochs = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(targets), torch.tensor(rows), epochs[0])
