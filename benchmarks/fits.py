@@ -26,6 +26,8 @@ def record(folder: Path, out: str, command: str) -> None:
             row[f"{split}_{name}"] = round(result[split][name], 5) if result[split] else ""
     for key in ("steps", "epochs", "images_per_second", "train_seconds", "seconds", "peak_memory_bytes"):
         row[key] = result[key]
+    if result["stamps"]:
+        row["stamps"] = " | ".join(result["stamps"])
     environment = json.loads((folder / "environment.json").read_text())
     measured.append(out, row, command, environment, "gpu" if environment["gpu"] else "cpu")
     print(row)

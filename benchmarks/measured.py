@@ -21,6 +21,9 @@ def append(name: str, row: dict[str, Any], command: str, environment: dict[str, 
         command: What measured it.
         environment: `machine.describe()` of that moment, or a run's environment.json.
         device: `cpu` or `gpu`.
+
+    Raises:
+        ValueError: The file has other columns.
     """
     path, git = RESULTS / name, environment["git"]
     full = {
@@ -32,6 +35,8 @@ def append(name: str, row: dict[str, Any], command: str, environment: dict[str, 
         "command": command,
     }
     new = not path.exists()
+    if not new and (header := path.open(encoding="utf-8").readline().strip().split(",")) != list(full):
+        raise ValueError(f"{path} has the columns {header}, the row has {list(full)}")
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(full))
         if new:

@@ -54,7 +54,7 @@ def unpinned(name):
 
 def read(card, root, path=None):
     folder = prepare(card, root, path)
-    return (*prepared.read_table(folder), prepared.read_manifest(folder))
+    return prepared.read_table(folder)[0], prepared.read_facts(folder), prepared.read_manifest(folder)
 
 
 def error_of(card, root, path=None):

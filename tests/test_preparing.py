@@ -34,8 +34,8 @@ def root(tmp_path):
 
 
 def content(folder):
-    table, facts = prepared.read_table(folder)
-    return [*zip(table.ids, table.splits, table.labels.tolist(), facts["sha256"], strict=True)]
+    table, _ = prepared.read_table(folder)
+    return [*zip(table.ids, table.splits, table.labels.tolist(), prepared.read_facts(folder)["sha256"], strict=True)]
 
 
 def leftovers(root):
@@ -44,14 +44,14 @@ def leftovers(root):
 
 def test_pictures_go_in_byte_for_byte_with_what_was_seen_of_them(root):
     folder = prepare(CARD, root)
-    table, facts = prepared.read_table(folder)
+    (table, problems), facts = prepared.read_table(folder), prepared.read_facts(folder)
     assert folder == root / "prepared" / "colours"
     assert len(table.ids) == 84
     for position in (0, 50, 83):
         original = root / "colours" / table.ids[position]
         assert table.images[position] == original.read_bytes()
         assert (facts["width"][position], facts["height"][position]) == (200, 180)
-    assert set(facts["problem"]) == {""}
+    assert set(problems) == {""}
     assert table.classes == ("blue", "red")
 
 
@@ -121,8 +121,8 @@ def test_a_picture_that_does_not_decode_is_kept_with_its_problem(root):
     victim = root / "colours" / "test" / "red" / "05.png"
     victim.write_bytes(victim.read_bytes()[:100])
     folder = prepare(CARD, root)
-    table, facts = prepared.read_table(folder)
-    bad = [name for name, problem in zip(table.ids, facts["problem"], strict=True) if problem]
+    table, problems = prepared.read_table(folder)
+    bad = [name for name, problem in zip(table.ids, problems, strict=True) if problem]
     assert bad == ["test/red/05.png"]
     assert prepared.read_manifest(folder).num_bad == 1
 

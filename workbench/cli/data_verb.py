@@ -30,29 +30,14 @@ def command() -> None:
 @_OVERRIDES
 def list_datasets(as_json: bool, overrides: tuple[str, ...]) -> None:
     """Say what the datasets are and which are prepared under data.root."""
-    from workbench import card_files
-    from workbench.cli.list_verb import print_rows
+    from workbench.card_files import load_card
+    from workbench.cli.list_verb import dataset_rows, print_rows
     from workbench.data.prepared import place_name, read_manifest
 
-    rows = []
-    data = recipe_files.load_data("folder", overrides).recipe.data
-    for name in card_files.list_cards():
-        card = card_files.load_card(name)
-        manifest = read_manifest(_base(data) / place_name(card, None))
-        rows.append(
-            {
-                "dataset": name,
-                "title": card.title,
-                "classes": card.num_classes,
-                "train": card.sizes.train,
-                "selection": card.sizes.selection,
-                "test": card.sizes.test,
-                "metric": card.metric,
-                "sources": ", ".join(source.kind for source in card.sources),
-                "prepared": manifest and sum(manifest.counts.values()),
-                "licence": card.licence,
-            }
-        )
+    base, rows = _base(recipe_files.load_data("folder", overrides).recipe.data), dataset_rows()
+    for row in rows:
+        manifest = read_manifest(base / place_name(load_card(row["dataset"]), None))
+        row["prepared"] = manifest and sum(manifest.counts.values())
     print_rows(rows, as_json)
 
 

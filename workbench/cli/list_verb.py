@@ -50,7 +50,8 @@ def _weights() -> list[dict[str, Any]]:
     ]
 
 
-def _datasets() -> list[dict[str, Any]]:
+def dataset_rows() -> list[dict[str, Any]]:
+    """Return what each shipped card says, a row per dataset."""
     cards = [card_files.load_card(name) for name in card_files.list_cards()]
     return [
         {
@@ -61,13 +62,14 @@ def _datasets() -> list[dict[str, Any]]:
             "selection": card.sizes.selection,
             "test": card.sizes.test,
             "metric": card.metric,
-            "downloadable": card.downloadable,
+            "sources": ", ".join(source.kind for source in card.sources if card.layout != "blossoms"),
+            "licence": card.licence,
         }
         for card in cards
     ]
 
 
-_LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "datasets": _datasets}
+_LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "datasets": dataset_rows}
 
 
 @click.command()

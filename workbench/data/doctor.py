@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from workbench.data.looking import Columns, alike, prints_of
-from workbench.data.prepared import read_table
+from workbench.data.prepared import read_facts, read_table
 from workbench.data.splits import SELECTION, TEST, TRAIN, ImageTable, check_table, complete_splits
 from workbench.specs.card import DatasetCard
 
@@ -93,9 +93,9 @@ def examine_prepared(
     Raises:
         UserError: It is not a set at all, such as one class.
     """
-    table, facts = read_table(folder)
+    table, _ = read_table(folder)
     table = complete_splits(check_table(table, card, allow_partial=True), holdout_fraction, card.test_share)
-    return table, examine(table, facts, resolution)
+    return table, examine(table, read_facts(folder), resolution)
 
 
 def duplicate_pairs(facts: Columns) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from workbench.data import splits
 from workbench.data.image_rows import Batch, ImageRows, collate
 from workbench.data.layouts.reading import read_layout
 from workbench.data.order import EpochBatches, seeded
-from workbench.data.prepared import read_manifest, read_table
+from workbench.data.prepared import read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
 from workbench.data.splits import ImageTable
 from workbench.data.transforms import eval_transform, normalise, train_transform
@@ -93,7 +93,6 @@ class ImageDataModule(lightning.LightningDataModule):
         if options:
             raise TypeError(f"unknown options: {', '.join(options)}")
         self._table: ImageTable | None = None
-        self._facts: dict[str, Any] = {}
         self._prepared: Path | None = None
         self.dropped: tuple[str, ...] = ()
 
@@ -116,20 +115,18 @@ class ImageDataModule(lightning.LightningDataModule):
         else:
             if self._prepared is None:
                 self.prepare_data()
-            table, facts = read_table(self._prepared)
-            table = splits.check_table(table, self.card, self.allow_partial)
-            ids, where = table.ids, f"dataset {self.card.name}"
-            table, bad = splits.drop_bad(table, facts["problem"], self.on_bad_image, where)
-            self.dropped = tuple(ids[row] for row in bad)
-            left_out = set(bad)
-            self._facts = {n: [v for row, v in enumerate(c) if row not in left_out] for n, c in facts.items()}
+            whole, problems = read_table(self._prepared)
+            whole = splits.check_table(whole, self.card, self.allow_partial)
+            where = f"dataset {self.card.name}"
+            table, bad = splits.drop_bad(whole, problems, self.on_bad_image, where)
+            self.dropped = tuple(whole.ids[row] for row in bad)
         return splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What was seen of each image of the table, by column of `prepared.FACTS`; empty for a rendered set."""
-        _ = self.table
-        return self._facts
+        table = self.table
+        return read_facts(self._prepared, table.images.rows) if self._prepared else {}
 
     @property
     def source(self) -> str:

@@ -154,11 +154,11 @@ def open_arrow(folder: Path) -> Any:
     return pyarrow.concat_tables(parts)
 
 
-def read_table(folder: Path) -> tuple[ImageTable, dict[str, Any]]:
+def read_table(folder: Path) -> tuple[ImageTable, list[str]]:
     """Read a prepared set.
 
     Returns:
-        Its table, with every row, and its facts: column -> (N,) array, or list of bytes.
+        Its table, with every row, and what is wrong with each image; empty if nothing is.
     """
     arrow, manifest = open_arrow(folder), read_manifest(folder)
     if manifest.is_multi_label:
@@ -167,9 +167,6 @@ def read_table(folder: Path) -> tuple[ImageTable, dict[str, Any]]:
             labels[row, found] = True
     else:
         labels = arrow.column("label").to_numpy().astype(np.int64)
-    facts = {name: arrow.column(name).to_pylist() for name in FACTS}
-    for name in ("width", "height", "orientation", "grey"):
-        facts[name] = np.asarray(facts[name])
     table = ImageTable(
         ids=arrow.column("id").to_pylist(),
         images=PreparedImages(folder, np.arange(arrow.num_rows)),
@@ -178,4 +175,12 @@ def read_table(folder: Path) -> tuple[ImageTable, dict[str, Any]]:
         classes=tuple(manifest.classes),
         stamps=tuple(manifest.stamps),
     )
-    return table, facts
+    return table, arrow.column("problem").to_pylist()
+
+
+def read_facts(folder: Path, rows: np.ndarray | None = None) -> dict[str, Any]:
+    """Return what was seen of some rows' images, or of all: a column of `FACTS` -> (N,) array, or list of bytes."""
+    arrow = open_arrow(folder).select(FACTS)
+    columns = {name: arrow.column(name) if rows is None else arrow.column(name).take(rows) for name in FACTS}
+    is_number = {"width", "height", "orientation", "grey"}
+    return {name: c.to_numpy() if name in is_number else c.to_pylist() for name, c in columns.items()}

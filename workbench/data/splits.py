@@ -104,7 +104,8 @@ def complete_splits(table: ImageTable, fraction: float, test_share: float = TEST
             train = np.flatnonzero(splits == TRAIN)
             held = hold_out([table.ids[i] for i in train], strata[train], share, split)
             splits[train[held]] = split
-            stamps.append(f"{split} held out of train by hash: {int(held.sum())} images")
+            if split == TEST:  # no figure on it compares with a published one
+                stamps.append(f"{split} held out of train by hash: {int(held.sum())} images")
     return ImageTable(table.ids, table.images, table.labels, splits.tolist(), table.classes, tuple(stamps))
 
 
