@@ -24,7 +24,8 @@ from huggingface_hub import DatasetCardData
 
 GIT_ENDINGS = (".md", ".txt", ".json", ".jsonl", ".csv", ".yaml", ".py")  # every other file is in LFS
 VERBS = r"(?:/(?P<verb>revision|tree|paths-info|resolve)/(?P<rev>[^/]+)(?:/(?P<path>.+))?)?"
-HUB_PATH = re.compile(r"/(?:api/)?datasets/(?P<repo>[^/]+/[^/]+)" + VERBS)
+KINDS = r"/(?:(?:api/)?datasets/|api/models/|(?=[^/]+/[^/]+/resolve/))"  # models' files have no prefix
+HUB_PATH = re.compile(KINDS + r"(?P<repo>[^/]+/[^/]+)" + VERBS)
 PORTAL = b"<!DOCTYPE html><html><body>Please log in to this network.</body></html>"
 
 
@@ -153,7 +154,7 @@ class FileServer:
 
 
 class HubServer(FileServer):
-    """Dataset repositories as the Hugging Face hub serves them: `owner/name` to content by path; one commit each."""
+    """Repositories as the Hugging Face hub serves them: `owner/name` to content by path; one commit each."""
 
     def __init__(self, repos: dict[str, dict[str, bytes]]):
         super().__init__({})

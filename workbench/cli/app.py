@@ -17,9 +17,11 @@ VERBS = {
     "fit": "train by a recipe; `--plan` only says what would happen",
     "evaluate": "score a finished run or model again",
     "predict": "classify pictures with a finished run or model",
+    "cam": "draw what models look at, a grid of class activation maps",
     "show": "print a recipe's values with where each came from",
     "validate": "check recipes without running them",
     "data": "list the datasets; fetch and prepare one; find what is wrong with one",
+    "profile": "count and time networks beside what the paper prints",
     "list": "list recipes, archs, weights or datasets",
 }
 

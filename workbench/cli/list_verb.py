@@ -10,6 +10,9 @@ import click
 from workbench import card_files, recipe_files, shipped
 from workbench.specs import weights
 from workbench.specs.architectures import ARCHS, count_madds, count_parameters
+from workbench.specs.compared import FAMILIES, NOT_BUILT
+from workbench.specs.compared_weights import COMPARED_WEIGHTS
+from workbench.specs.paper_models import paper_model, printed
 
 
 def _recipes() -> list[dict[str, Any]]:
@@ -40,14 +43,35 @@ def _weights() -> list[dict[str, Any]]:
             "weights": entry.name,
             "arch": entry.arch,
             "top1": entry.top1,
-            "megabytes": entry.megabytes,
+            "resolution": entry.preprocessing.crop,
             "resize": entry.preprocessing.resize,
-            "crop": entry.preprocessing.crop,
             "interpolation": entry.preprocessing.interpolation,
+            "padding": entry.padding,
+            "bn_eps": entry.bn_eps,
+            "megabytes": entry.megabytes,
+            "source": entry.repository or entry.url,
             "licence": entry.licence,
         }
-        for entry in weights.WEIGHTS
+        for entry in (*weights.WEIGHTS, *COMPARED_WEIGHTS)
     ]
+
+
+def _compared() -> list[dict[str, Any]]:
+    """Return the networks that the paper compares with, and for those that cannot be built here, why."""
+    archs = {**{name: family.library for name, family in FAMILIES.items()}, **NOT_BUILT}
+    rows = []
+    for arch, built_by in archs.items():
+        row = paper_model(arch)
+        figures = {name: printed(row, name) if row else "" for name in ("params_m", "flops_b", "top1")}
+        rows.append(
+            {
+                "arch": arch,
+                "title": row.title if row else FAMILIES[arch].title,
+                "built_by": built_by if arch in FAMILIES else f"not built: {built_by}",
+                **{f"paper_{name}": figure for name, figure in figures.items()},
+            }
+        )
+    return rows
 
 
 def dataset_rows() -> list[dict[str, Any]]:
@@ -69,14 +93,14 @@ def dataset_rows() -> list[dict[str, Any]]:
     ]
 
 
-_LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "datasets": dataset_rows}
+_LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "compared": _compared, "datasets": dataset_rows}
 
 
 @click.command()
 @click.argument("what", type=click.Choice(list(_LISTS)))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, as_json: bool) -> None:
-    """List recipes, archs, weights or datasets."""
+    """List recipes, archs, networks the paper compares with, weights or datasets."""
     print_rows(_LISTS[what](), as_json)
 
 

@@ -44,7 +44,7 @@ def _print_keys() -> None:
             parts = [
                 f"default {json.dumps(default)}",
                 meta["unit"],
-                " | ".join(meta["choices"]),
+                " | ".join(map(str, meta["choices"])),
                 meta["source"],
             ]
             print(f"  {section.name}.{field.name}: {meta['doc']} [{'; '.join(filter(None, parts))}]")

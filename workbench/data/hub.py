@@ -18,6 +18,7 @@ from workbench.data.found import Found
 from workbench.data.md5_recovery import Recovered, recover
 from workbench.data.pieces import Piece, stream
 from workbench.data.splits import SELECTION, TEST, TRAIN
+from workbench.hub_client import impatient, is_as_listed
 from workbench.specs.card import DatasetCard, Source, SplitNames
 from workbench.specs.errors import UserError
 
@@ -38,7 +39,7 @@ def find_on_hub(source: Source, card: DatasetCard, folder: Path, originals: Path
         UserError: It is there, but not as the card or the recipe says; or no space.
     """
     what = f"hub {source.id}"
-    with _quiet(), _impatient():
+    with _quiet(), impatient(TIMEOUT_SECONDS):
         info = persistently(lambda: _dataset_info(source), what)
         described = persistently(lambda: _described(source, info.sha), what)
         files = _files_of_splits(source, described, info.sha)
@@ -132,24 +133,16 @@ class _Fetch:
     def is_there(self) -> bool:
         """Whether the file is complete already."""
         file = self.place / self.path
-        return file.is_file() and self._is_right(file)
+        return file.is_file() and is_as_listed(file, self.listed)
 
     def __call__(self) -> None:
         import huggingface_hub
 
         options = {"repo_type": "dataset", "revision": self.sha, "local_dir": self.place}
         file = Path(huggingface_hub.hf_hub_download(self.repository, self.path, **options))
-        if not self._is_right(file):
+        if not is_as_listed(file, self.listed):
             file.unlink()
             raise SourceError(f"{self.path} came with other bytes than the hub's hash says")
-
-    def _is_right(self, file: Path) -> bool:
-        if self.listed.lfs:
-            with file.open("rb") as opened:
-                return hashlib.file_digest(opened, "sha256").hexdigest() == self.listed.lfs.sha256
-        data = file.read_bytes()
-        blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-        return blob.hexdigest() == self.listed.blob_id
 
 
 def _pieces(files: Mapping[str, list[str]], described: Any, hashes: Mapping[str, Any], place: Path) -> list[Piece]:
@@ -165,24 +158,6 @@ def _pieces(files: Mapping[str, list[str]], described: Any, hashes: Mapping[str,
         size = sum(hashes[path].size or 0 for path in paths)
         pieces.append(Piece(split, key, stream(kind, [place / path for path in paths], features), size))
     return pieces
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Give every request of the hub's client a limit: some of its calls would wait for a silent server for ever."""
-    import huggingface_hub
-
-    def limit(request: Any) -> None:
-        asked = request.extensions.get("timeout", {})
-        limits = {kind: asked.get(kind) or TIMEOUT_SECONDS for kind in ("connect", "read", "write", "pool")}
-        request.extensions["timeout"] = limits
-
-    hooks = huggingface_hub.get_session().event_hooks["request"]
-    hooks.append(limit)
-    try:
-        yield
-    finally:
-        hooks.remove(limit)
 
 
 @contextlib.contextmanager

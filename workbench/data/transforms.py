@@ -64,7 +64,7 @@ def train_transform(
 
 
 def eval_transform(preprocessing: Preprocessing) -> nn.Module:
-    """Build the evaluation transform: resize the shorter side, crop the centre.
+    """Build the evaluation transform: resize the shorter side (both, if it squashes), crop the centre.
 
     Returns:
         A module from (3, H, W) uint8 to (3, crop, crop) uint8.
@@ -72,7 +72,7 @@ def eval_transform(preprocessing: Preprocessing) -> nn.Module:
     return v2.Compose(
         [
             v2.Resize(
-                preprocessing.resize,
+                [preprocessing.resize] * (2 if preprocessing.squash else 1),
                 interpolation=InterpolationMode(preprocessing.interpolation),
                 antialias=True,
             ),

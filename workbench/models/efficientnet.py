@@ -5,24 +5,49 @@ Numbers come from `specs/architectures.py`; weights are loaded by `weights.py`; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.efficientnet import EfficientNet as TorchvisionEfficientNet
 from torchvision.models.efficientnet import MBConvConfig
 
 from workbench.models.heads import build_head
+from workbench.models.staged import StagedNet
+from workbench.models.staged import stages_before as stages_before
 from workbench.specs.architectures import STAGE_NAMES, Scaling, resolve_arch, scaled_stages, top_channels
-from workbench.specs.weights import TF_BN_EPS, TF_BN_MOMENTUM
+from workbench.specs.weights import PADDINGS, TF_BN_EPS, TF_BN_MOMENTUM
 
 
-class EfficientNet(nn.Module):
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding: ceil(size / stride) outputs, an odd pixel of padding at the end."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolve: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
+        edges: list[int] = []
+        sizes = zip(maps.shape[-2:], self.kernel_size, self.stride, strict=True)
+        for size, kernel, stride in reversed(list(sizes)):  # `pad` wants the last dimension first
+            missing = max(kernel - (size % stride or stride), 0)
+            edges += [missing // 2, missing - missing // 2]
+        return self._conv_forward(functional.pad(maps, edges), self.weight, self.bias)
+
+
+def _pad_as_tensorflow(layers: nn.Module) -> None:
+    """Replace the strided convolutions; at stride 1 and an odd kernel, SAME is the symmetric padding."""
+    for module in list(layers.modules()):
+        for name, conv in module.named_children():
+            if isinstance(conv, nn.Conv2d) and conv.stride != (1, 1):
+                sizes = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
+                same = SameConv2d(*sizes, groups=conv.groups, bias=False, device="meta")
+                same.weight = conv.weight
+                setattr(module, name, same)
+
+
+class EfficientNet(StagedNet):
     """A scaled EfficientNet (Tan & Le 2019, Table 1 and section 3.3) with a swappable head.
 
     Its `state_dict` has torchvision's keys: `features.0...8` and, for a linear head, `classifier.1`.
-    A frozen stage stays frozen through every later `train()` call: no gradients, and BatchNorm in evaluation mode.
+    Its stages are `stem`, `stage1`...`stage7`, `top` and `head`.
 
     Args:
         arch: Name or numbers, see `resolve_arch`.
@@ -32,6 +57,10 @@ class EfficientNet(nn.Module):
         drop_path: Stochastic depth: block i of N is dropped at rate drop_path * i / N.
         bn_eps: BatchNorm epsilon; the default is TensorFlow's, as in the paper's own training.
         bn_momentum: BatchNorm statistics momentum, PyTorch's sense.
+        padding: `symmetric`, or `same` as in TensorFlow: what the weights were trained with.
+
+    Raises:
+        ValueError: Not a padding's name.
     """
 
     def __init__(
@@ -43,8 +72,11 @@ class EfficientNet(nn.Module):
         drop_path: float = 0.2,
         bn_eps: float = TF_BN_EPS,
         bn_momentum: float = TF_BN_MOMENTUM,
+        padding: str = "symmetric",
     ):
-        super().__init__()
+        super().__init__(STAGE_NAMES)
+        if padding not in PADDINGS:
+            raise ValueError(f"no such padding: {padding}; there are {', '.join(PADDINGS)}")
         self.scaling = arch if isinstance(arch, Scaling) else resolve_arch(arch)
         settings = [
             MBConvConfig(s.expand, s.kernel, s.stride, s.in_channels, s.out_channels, s.repeats)
@@ -53,6 +85,7 @@ class EfficientNet(nn.Module):
         self.num_features = top_channels(self.scaling)
         self.dropout = self.scaling.dropout if dropout is None else dropout
         self.drop_path = drop_path
+        self.padding = padding
         built = TorchvisionEfficientNet(
             settings,
             dropout=0.0,
@@ -62,87 +95,7 @@ class EfficientNet(nn.Module):
             last_channel=self.num_features,
         )
         self.features = built.features
+        if padding == "same":
+            _pad_as_tensorflow(self.features)
         self.avgpool = built.avgpool
         self.classifier = build_head(head, self.num_features, num_classes, self.dropout)
-        self._frozen: frozenset[str] = frozenset()
-        self._frozen_bn = False
-
-    @property
-    def stages(self) -> dict[str, nn.Module]:
-        """The network cut into `stem`, `stage1`...`stage7`, `top` and `head`, input first; nothing is left out."""
-        return dict(zip(STAGE_NAMES, (*self.features, self.classifier), strict=True))
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return pooled features: (N, 3, H, W) float32, normalised -> (N, num_features)."""
-        maps = self.features(images)  # (N, C, H/32, W/32)
-        return torch.flatten(self.avgpool(maps), 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits: (N, 3, H, W) float32, normalised -> (N, num_classes)."""
-        return self.classifier(self.embed(images))
-
-    def replace_head(self, head: nn.Module) -> None:
-        """Put another module on the pooled features; it takes (N, num_features)."""
-        self.classifier = head
-        self.freeze(self._frozen)
-
-    def freeze(self, stages: Iterable[str], *, bn_everywhere: bool | None = None) -> None:
-        """Freeze exactly these stages and unfreeze all others.
-
-        Frozen means: no gradients, and BatchNorm keeps its running statistics bit for bit.
-
-        Args:
-            stages: Names out of `STAGE_NAMES`; empty unfreezes everything.
-            bn_everywhere: Keep BatchNorm statistics fixed in the trained stages too; None leaves that as it is.
-
-        Raises:
-            ValueError: Not a stage's name.
-        """
-        wanted = frozenset(stages)
-        unknown = wanted - set(STAGE_NAMES)
-        if unknown:
-            raise ValueError(f"no such stages: {sorted(unknown)}; there are {', '.join(STAGE_NAMES)}")
-        self._frozen = wanted
-        if bn_everywhere is not None:
-            self._frozen_bn = bn_everywhere
-        for name, module in self.stages.items():
-            module.requires_grad_(name not in wanted)
-        self.train(self.training)
-
-    def unfreeze(self) -> None:
-        """Train every stage."""
-        self.freeze(())
-
-    @property
-    def frozen(self) -> frozenset[str]:
-        """Names of the frozen stages."""
-        return self._frozen
-
-    def train(self, mode: bool = True) -> EfficientNet:
-        """Set training mode everywhere but in frozen stages (and frozen BatchNorms), which stay in evaluation."""
-        super().train(mode)
-        if mode:
-            for name, module in self.stages.items():
-                if name in self._frozen:
-                    module.eval()
-            if self._frozen_bn:
-                for module in self.features.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
-        return self
-
-
-def stages_before(first_trained: str) -> tuple[str, ...]:
-    """Return the stages to freeze so that `first_trained` and everything up to the head train.
-
-    Args:
-        first_trained: A stage's name, or `all` for none frozen.
-
-    Raises:
-        ValueError: Not a stage's name.
-    """
-    if first_trained == "all":
-        return ()
-    if first_trained not in STAGE_NAMES:
-        raise ValueError(f"no such stage: {first_trained}; there are all, {', '.join(STAGE_NAMES)}")
-    return STAGE_NAMES[: STAGE_NAMES.index(first_trained)]

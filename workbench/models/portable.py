@@ -14,11 +14,12 @@ from typing import Any
 from torch import nn
 
 from workbench.atomic import replacing
-from workbench.models.efficientnet import EfficientNet
+from workbench.models.backbones import build_backbone
+from workbench.models.staged import StagedNet
 from workbench.models.tensor_files import read_tensors, save_tensors
-from workbench.specs.architectures import Scaling
+from workbench.specs.compared import backbone_from
 from workbench.specs.errors import UserError
-from workbench.specs.weights import Preprocessing
+from workbench.specs.weights import PADDINGS, Preprocessing
 
 FORMAT = 1
 _KEYS = (
@@ -30,7 +31,7 @@ TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 
 def save_model(
     folder: Path,
-    model: EfficientNet,
+    model: StagedNet,
     *,
     head: str,
     task: str,
@@ -51,7 +52,7 @@ def save_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / TENSORS, model.state_dict())
-    batchnorm = model.features[0][1]
+    batchnorm = model.batchnorm
     description = {
         "format": FORMAT,
         "arch": dataclasses.asdict(model.scaling),
@@ -61,6 +62,7 @@ def save_model(
         "classes": list(classes),
         "bn_eps": batchnorm.eps,
         "bn_momentum": batchnorm.momentum,
+        "padding": model.padding,
         "dropout": model.dropout,
         "drop_path": model.drop_path,
         "preprocessing": dataclasses.asdict(preprocessing),
@@ -100,7 +102,9 @@ def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
         lacking = [key for key in _KEYS if key not in description]
         if lacking:
             raise ValueError(f"no {', '.join(lacking)} in it")
-        Scaling(**description["arch"])
+        if description.setdefault("padding", "symmetric") not in PADDINGS:  # older files do not say
+            raise ValueError(f"padding {description['padding']}")
+        backbone_from(description["arch"])
     except (ValueError, TypeError, OSError) as error:
         raise UserError.of(
             folder / DESCRIPTION, error, f"a description of format {FORMAT}", "save the model again"
@@ -114,7 +118,7 @@ def preprocessing_from(description: dict[str, Any]) -> Preprocessing:
     return Preprocessing(**{**stated, "mean": tuple(stated["mean"]), "std": tuple(stated["std"])})
 
 
-def load_model(path: str | Path, head: nn.Module | None = None) -> EfficientNet:
+def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
     """Load a portable model as a plain module in evaluation mode.
 
     Args:
@@ -138,12 +142,13 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> EfficientNet:
         )
     if description["head"] == "custom" and head is None:
         raise UserError.of(folder, "a head of the user's own", "load_model(path, head=module)", "give the head")
-    model = EfficientNet(
-        Scaling(**description["arch"]),
+    model = build_backbone(
+        backbone_from(description["arch"]),
         description["num_classes"],
         "none" if head is not None else description["head"],
         bn_eps=description["bn_eps"],
         bn_momentum=description["bn_momentum"],
+        padding=description["padding"],
         dropout=description["dropout"],
         drop_path=description["drop_path"],
     )

@@ -109,20 +109,38 @@ class Data:
 class Model:
     """Architecture, weights, head."""
 
-    arch: Any = key("b0", "b0...b8, l2, tiny, {phi: 1.5}, or {width:, depth:, resolution:}.", source=PAPER)
+    arch: Any = key(
+        "b0",
+        "b0...b8, l2, tiny, {phi: 1.5}, {width:, depth:, resolution:}; or as resnet50, {family: resnet50, width: 2}.",
+        source=PAPER,
+    )
     weights: str | None = key(
-        None, "source/name, a .pth or .safetensors file with torchvision's keys, or none (random)."
+        None,
+        "source/name, a .pth or .safetensors file with torchvision's, timm's or lukemelas' keys, or none (random).",
     )
     head: str = key("linear", "Classifier on the pooled features.", choices=("linear", "mlp", "cosine"))
     num_classes: int | None = key(None, "Classes; null: as the card or the files say.", span=(2, 100_000))
     dropout: float | None = key(
         None, "Dropout before the head; null: the architecture's.", unit="fraction", span=(0, 0.99)
     )
-    drop_path: float = key(
-        0.2, "Stochastic depth: drop rate of the last block, growing linearly.", source=TPU, span=(0, 0.99)
+    drop_path: float | None = key(
+        None,
+        "Stochastic depth: drop rate of the last block, growing linearly; null: 0.2, or 0 where arch has none.",
+        source=TPU,
+        span=(0, 0.99),
     )
     bn_momentum: float | None = key(
         None, "BatchNorm statistics momentum (PyTorch's sense); null: the weights' own.", span=(0, 1)
+    )
+    bn_eps: float | None = key(
+        None,
+        "BatchNorm epsilon; null: the weights' own. A file of timm's tf_ line does not tell its 0.001: say it here.",
+        span=(1e-8, 0.1),
+    )
+    padding: str | None = key(
+        None,
+        "Padding; null: the weights' own. A file of timm's tf_ line does not tell its `same`: say it here.",
+        choices=(None, "symmetric", "same"),
     )
     bn_momentum_by_epoch: bool = key(False, "Set the momentum to min(10 / steps per epoch, 0.1).", source=KORNBLITH)
     frozen_bn: bool = key(False, "Keep BatchNorm statistics fixed everywhere while the weights train.")

@@ -6,12 +6,13 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from workbench.specs.architectures import STAGE_NAMES, Scaling, resolve_arch
 from workbench.specs.card import DatasetCard
+from workbench.specs.compared import FAMILIES, ComparedArch, option_problems, resolve_backbone, stage_names
+from workbench.specs.compared_weights import backbone_facts
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import Problem, UserError
 from workbench.specs.recipe import Recipe
-from workbench.specs.weights import facts_of, find_weights, is_file
+from workbench.specs.weights import is_file
 
 
 def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[Problem]:
@@ -40,23 +41,25 @@ def check_data(recipe: Recipe, card: DatasetCard, source: str) -> list[Problem]:
 _Found = Iterator[tuple[str, str, str, str]]
 
 
-def _from_error(error: UserError) -> _Found:
-    for problem in error.problems:
+def _from_error(error: UserError | list[Problem]) -> _Found:
+    for problem in error.problems if isinstance(error, UserError) else error:
         yield problem.where, problem.given, problem.allowed, problem.remedy
 
 
 def _model(recipe: Recipe) -> _Found:
     try:
-        scaling: Scaling = resolve_arch(recipe.model.arch)
+        backbone = resolve_backbone(recipe.model.arch)
     except UserError as error:
         yield from _from_error(error)
         return
     weights = recipe.model.weights
     if weights is not None and not is_file(weights):
         try:
-            find_weights(weights, scaling.name)
+            backbone_facts(weights, backbone)
         except UserError as error:
             yield from _from_error(error)
+    if isinstance(backbone, ComparedArch):
+        yield from _compared(recipe, backbone)
     if recipe.model.bn_momentum is not None and recipe.model.bn_momentum_by_epoch:
         yield (
             "model.bn_momentum",
@@ -64,6 +67,15 @@ def _model(recipe: Recipe) -> _Found:
             "one of the two",
             "set model.bn_momentum=null or model.bn_momentum_by_epoch=false",
         )
+
+
+def _compared(recipe: Recipe, backbone: ComparedArch) -> _Found:
+    yield from _from_error(option_problems(backbone.name, recipe.model.drop_path, recipe.model.padding))
+    smallest = FAMILIES[backbone.family].smallest
+    for key in ("resolution", "eval_resolution"):
+        if (getattr(recipe.data, key) or smallest) < smallest:
+            given = f"{getattr(recipe.data, key)} with model.arch={backbone.name}"
+            yield f"data.{key}", given, f"{smallest} or more", f"raise data.{key}, or take another model.arch"
 
 
 def _lengths(recipe: Recipe) -> _Found:
@@ -92,14 +104,17 @@ def _lengths(recipe: Recipe) -> _Found:
             "at most one of the two",
             "set one of them to null",
         )
+    stages: tuple[str, ...] = ()
+    with contextlib.suppress(UserError):  # then the architecture is reported already
+        stages = stage_names(resolve_backbone(recipe.model.arch))
     for number, phase in enumerate(train.phases):
         last = number == len(train.phases) - 1
         where = f"train.phases[{number}]"
-        if phase.train not in ("all", *STAGE_NAMES):
+        if stages and phase.train not in ("all", *stages):
             yield (
                 f"{where}.train",
                 phase.train,
-                "all, " + ", ".join(STAGE_NAMES),
+                "all, " + ", ".join(stages),
                 "name the first stage to train",
             )
         if phase.epochs is not None and phase.steps is not None:
@@ -131,7 +146,7 @@ def _numbers(recipe: Recipe) -> _Found:
     crop, resize = recipe.data.eval_resolution or recipe.data.resolution, recipe.data.eval_resize
     if crop is None:
         with contextlib.suppress(UserError):  # then the architecture or the weights are reported already
-            crop = facts_of(recipe.model.weights, resolve_arch(recipe.model.arch)).preprocessing.crop
+            crop = backbone_facts(recipe.model.weights, resolve_backbone(recipe.model.arch)).preprocessing.crop
     if crop and resize and resize < crop:
         yield (
             "data.eval_resize",

@@ -12,8 +12,8 @@ import lightning
 
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.models.weights import facts_of_weights
-from workbench.specs.architectures import resolve_arch
 from workbench.specs.card import DatasetCard
+from workbench.specs.compared import resolve_backbone
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Recipe
@@ -75,7 +75,7 @@ def lengths_of(recipe: Recipe, num_images: int) -> Lengths:
 
 def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
     """Return (side of training crops, evaluation preprocessing) of a recipe."""
-    base = facts_of_weights(recipe.model.weights, resolve_arch(recipe.model.arch)).preprocessing
+    base = facts_of_weights(recipe.model.weights, resolve_backbone(recipe.model.arch)).preprocessing
     resolution = recipe.data.resolution or base.crop
     return resolution, base.at(recipe.data.eval_resolution or resolution, recipe.data.eval_resize)
 
@@ -145,9 +145,10 @@ def group_options(recipe: Recipe) -> dict[str, Any]:
 
 def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
     """Return the arguments of `EfficientNet` that a recipe states."""
-    options: dict[str, Any] = {"dropout": recipe.model.dropout, "drop_path": recipe.model.drop_path}
-    if recipe.model.bn_momentum is not None:
-        options["bn_momentum"] = recipe.model.bn_momentum
+    options: dict[str, Any] = {"dropout": recipe.model.dropout}
+    for key in ("drop_path", "bn_momentum", "bn_eps", "padding"):
+        if getattr(recipe.model, key) is not None:
+            options[key] = getattr(recipe.model, key)
     if recipe.model.bn_momentum_by_epoch:
         # The rule is per optimizer step; micro-batches update the statistics several times a step, each by less.
         share = (recipe.train.micro_batch_size or recipe.data.batch_size) / recipe.data.batch_size

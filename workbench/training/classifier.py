@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from workbench.data.order import derive_seed
 from workbench.models import portable
-from workbench.models.efficientnet import EfficientNet, stages_before
+from workbench.models.backbones import build_backbone
+from workbench.models.staged import stages_before
 from workbench.models.weights import LoadReport, facts_of_weights, load_weights
-from workbench.specs.architectures import ARCHS, STAGE_NAMES, resolve_arch
+from workbench.specs.compared import arch_of, backbone_from, resolve_backbone
 from workbench.specs.metric_names import logged_name
 from workbench.specs.weights import Preprocessing
 from workbench.training.answers import classify, model_input
@@ -44,7 +45,8 @@ class EfficientNetClassifier(lightning.LightningModule):
     """A classifier on a scaled, usually pretrained EfficientNet.
 
     Args:
-        arch: `b0`...`b8`, `l2`, `tiny`, `{"phi": 1.5}` or `{"width":, "depth":, "resolution":}`.
+        arch: `b0`...`b8`, `l2`, `tiny`, `{"phi": 1.5}` or `{"width":, "depth":, "resolution":}`; or a network that the
+            paper compares with, as `resnet50` or `{"family": "resnet50", "width": 2}`.
         num_classes: Outputs.
         weights: `source/name`, a .pth or .safetensors file, or None for random initialisation.
         head: `linear`, `mlp`, `cosine` or `none`; for a module of your own call `replace_head`.
@@ -52,7 +54,7 @@ class EfficientNetClassifier(lightning.LightningModule):
         classes: Class names; numbers if None.
         preprocessing: Fields of `Preprocessing`; those that belong to the weights if None.
         label_smoothing: Share of the target spread over all classes.
-        network: Further arguments of `EfficientNet`: `dropout`, `drop_path`, `bn_eps`, `bn_momentum`.
+        network: Further arguments of `EfficientNet`: `dropout`, `drop_path`, `bn_eps`, `bn_momentum`, `padding`.
         optim: Changes to `OPTIM_DEFAULTS`.
         schedule: Changes to `SCHEDULE_DEFAULTS`; keys as in `rate_factor`.
         phases: Parts of a fit as `{"train":, "steps":, "lr":}`; one phase over the whole Trainer run if None.
@@ -87,9 +89,9 @@ class EfficientNetClassifier(lightning.LightningModule):
         if task not in ("single_label", "multi_label"):
             raise ValueError(f"no such task: {task}; there are single_label, multi_label")
         self.save_hyperparameters(logger=False)
-        facts = facts_of_weights(weights, resolve_arch(arch))
-        network = {"bn_eps": facts.bn_eps, "bn_momentum": facts.bn_momentum, **(network or {})}
-        self.net = EfficientNet(arch, num_classes, head, **network)
+        facts = facts_of_weights(weights, resolve_backbone(arch))
+        network = {**{key: getattr(facts, key) for key in ("bn_eps", "bn_momentum", "padding")}, **(network or {})}
+        self.net = build_backbone(arch, num_classes, head, **network)
         self.preprocessing = Preprocessing(**preprocessing) if preprocessing else facts.preprocessing
         self.classes = tuple(classes or map(str, range(num_classes)))
         if len(self.classes) != num_classes:
@@ -131,8 +133,8 @@ class EfficientNetClassifier(lightning.LightningModule):
 
     def freeze(self, up_to: str | None = None) -> None:
         """Freeze every stage before the head, or from the input up to and with stage `up_to`."""
-        last = STAGE_NAMES.index(up_to or "top")
-        self._user_frozen = frozenset(STAGE_NAMES[: last + 1])
+        names = self.net.stage_names
+        self._user_frozen = frozenset(names[: names.index(up_to or names[-2]) + 1])
         self.net.freeze(self._user_frozen)
 
     def unfreeze(self) -> None:
@@ -172,7 +174,7 @@ class EfficientNetClassifier(lightning.LightningModule):
         """Freeze what the phase of the current step freezes, if that is not so yet."""
         number = self.phase_number(self.global_step)
         if number != self._phase:
-            self.net.freeze(self._user_frozen | set(stages_before(self._phases[number].train)))
+            self.net.freeze(self._user_frozen | set(stages_before(self._phases[number].train, self.net.stage_names)))
             self._phase = number
 
     def on_fit_start(self) -> None:
@@ -283,17 +285,14 @@ class EfficientNetClassifier(lightning.LightningModule):
         """
         _, description = portable.read_description(path)
         net = portable.load_model(path, head)
-        stated = description["arch"]
-        named = stated["name"] in ARCHS
-        arch = stated["name"] if named else {key: stated[key] for key in ("width", "depth", "resolution")}
         made = cls(
-            arch=arch,
+            arch=arch_of(backbone_from(description["arch"])),
             num_classes=description["num_classes"],
             head="none" if head is not None else description["head"],
             task=description["task"],
             classes=net.classes,
             preprocessing=dataclasses.asdict(net.preprocessing),
-            network={key: description[key] for key in ("bn_eps", "bn_momentum", "dropout", "drop_path")},
+            network={key: description[key] for key in ("bn_eps", "bn_momentum", "padding", "dropout", "drop_path")},
         )
         made.net, made.provenance = net, net.provenance
         made._head_name = description["head"]

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from workbench.models.efficientnet import EfficientNet
-from workbench.specs.architectures import STAGE_NAMES
+from workbench.models.staged import StagedNet
 from workbench.training.rmsprop_tf import RMSpropTF
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def parameter_groups(
-    model: EfficientNet,
+    model: StagedNet,
     *,
     lr: float,
     weight_decay: float = 0.0,
@@ -40,11 +39,11 @@ def parameter_groups(
     Raises:
         ValueError: A parameter belongs to no stage, or to two.
     """
-    groups = []
-    for distance, stage in enumerate(reversed(STAGE_NAMES)):
+    groups, stages = [], model.stages
+    for distance, stage in enumerate(reversed(model.stage_names)):
         scale = layer_decay**distance * (head_lr_scale if stage == "head" else 1.0)
         decayed, spared = [], []
-        for module in model.stages[stage].modules():
+        for module in stages[stage].modules():
             for name, parameter in module.named_parameters(recurse=False):
                 kind = "norm" if isinstance(module, _NORMS) else "bias" if name == "bias" else "weight"
                 (spared if kind in decay_exclude else decayed).append(parameter)

@@ -11,12 +11,15 @@ import torch
 
 from workbench import shipped
 from workbench.data import splits
-from workbench.models.efficientnet import EfficientNet, stages_before
+from workbench.models.backbones import build_backbone
+from workbench.models.counting import count
+from workbench.models.staged import stages_before
 from workbench.recipe_files import LoadedRecipe
-from workbench.specs.architectures import STAGE_NAMES, count_madds, count_parameters, resolve_arch
+from workbench.specs.compared import resolve_backbone
+from workbench.specs.compared_weights import backbone_facts
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Expect
-from workbench.specs.weights import facts_of, is_file
+from workbench.specs.weights import is_file
 from workbench.training import building, machine
 from workbench.training.building import Lengths
 from workbench.training.optimizers import parameter_groups
@@ -52,10 +55,10 @@ def plan(loaded: LoadedRecipe) -> Plan:
         )
     num_images, num_classes, counted = _sizes(loaded)
     lengths = building.lengths_of(recipe, num_images)
-    scaling = resolve_arch(recipe.model.arch)
+    scaling = resolve_backbone(recipe.model.arch)
     with torch.device("meta"):
         network = building.network_options(recipe, lengths.epoch_steps)
-        net = EfficientNet(scaling, num_classes, recipe.model.head, **network)
+        net = build_backbone(scaling, num_classes, recipe.model.head, **network)
     groups = [
         {
             "group": group["name"],
@@ -70,11 +73,11 @@ def plan(loaded: LoadedRecipe) -> Plan:
     total = sum(by_stage.values())
     phases = []
     for phase in lengths.phases:
-        trained = sum(by_stage[name] for name in STAGE_NAMES if name not in stages_before(phase.train))
+        trained = sum(by_stage[name] for name in by_stage if name not in stages_before(phase.train, net.stage_names))
         row = {"train": phase.train, "steps": phase.steps, "peak_lr": phase.lr}
         phases.append({**row, "trainable": trained, "share": trained / total})
     resolution, preprocessing = building.preprocessing_for(recipe)
-    backbone = sum(count_parameters(scaling, 0).values())
+    backbone = total - by_stage["head"]
     images = lengths.total_steps * recipe.data.batch_size
     micro = recipe.train.micro_batch_size or recipe.data.batch_size
     device = machine.accelerator(recipe.train.device)
@@ -90,7 +93,7 @@ def plan(loaded: LoadedRecipe) -> Plan:
         ),
         (
             "MAdds per image",
-            f"{count_madds(scaling, num_classes, resolution) / 1e9:.3f} G at {resolution} px",
+            f"{count(net, resolution).madds / 1e9:.3f} G at {resolution} px",
         ),
         (
             "length",
@@ -135,7 +138,7 @@ def _download(loaded: LoadedRecipe) -> str:
     recipe, card = loaded.recipe, loaded.card
     parts = []
     if recipe.model.weights and not is_file(recipe.model.weights):
-        entry = facts_of(recipe.model.weights, resolve_arch(recipe.model.arch))
+        entry = backbone_facts(recipe.model.weights, resolve_backbone(recipe.model.arch))
         if entry.megabytes:
             parts.append(f"{entry.megabytes:.0f} MB of weights ({entry.name}) unless cached")
     if card.downloadable and recipe.data.download:

@@ -144,7 +144,7 @@ class _Fit:
         scores = {"val": outcome.result["selection"], "test": outcome.result["test"]}
         try:
             if shown is not None:
-                tracking.log_result(logger, scores, shown, self.data)
+                tracking.log_result(logger, scores, shown, self.data, self.classifier)
             if mode == "online":
                 tracking.log_model(logger, self.folder)
         except Exception as error:  # whatever a remote service can do

@@ -15,9 +15,12 @@ from workbench.data.images import load_image
 from workbench.data.splits import TEST
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Track
+from workbench.training.cam_pictures import map_sheet
+from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.results import SplitResult
 
 MOST_MISTAKES = 25
+MOST_MAPS = 8
 
 
 def choose_mode(wandb: str) -> tuple[str, str]:
@@ -78,15 +81,20 @@ def wandb_logger(track: Track, mode: str, folder: Path, recipe_name: str, config
 
 
 def log_result(
-    logger: WandbLogger, scores: dict[str, dict[str, Any] | None], shown: SplitResult, data: ImageDataModule
+    logger: WandbLogger,
+    scores: dict[str, dict[str, Any] | None],
+    shown: SplitResult,
+    data: ImageDataModule,
+    classifier: EfficientNetClassifier,
 ) -> None:
-    """Log the final scores, the confusion table and the most confident mistakes with their pictures.
+    """Log the final scores, the confusion table, the most confident mistakes and what the classifier looks at.
 
     Args:
         logger: The open run.
         scores: Scores by split (`val`, `test`), or None for a split that was not evaluated.
         shown: The split that the tables are of.
         data: Gives names and pictures.
+        classifier: As it was scored.
     """
     final = {
         f"{split}/{name}": value
@@ -96,7 +104,17 @@ def log_result(
     }
     split = "test" if shown.split == TEST else "val"
     logger.experiment.summary.update(final)
-    logger.experiment.log({**final, **({} if shown.is_multi_label else _tables(split, shown, data))})
+    tables = {} if shown.is_multi_label else _tables(split, shown, data)
+    logger.experiment.log({**final, **tables, f"{split}/maps": _maps(shown, data, classifier)})
+
+
+def _maps(shown: SplitResult, data: ImageDataModule, classifier: EfficientNetClassifier) -> Any:
+    """Return a sheet of class activation maps of pictures from all over the split."""
+    import wandb
+
+    step = max(1, len(shown.rows) // MOST_MAPS)
+    pictures = [data.table.images[row] for row in shown.rows[::step][:MOST_MAPS].tolist()]
+    return wandb.Image(map_sheet(classifier, pictures))
 
 
 def _tables(split: str, shown: SplitResult, data: ImageDataModule) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Numbers, tables and pictures about models: no training, no command line."""
