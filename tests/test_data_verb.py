@@ -136,3 +136,13 @@ def test_dropped_images_are_listed_and_counted_in_the_run(photos, tmp_path):
     assert outcome.result["dropped"] == 1
     assert "dropped: 1 train images that do not decode" in outcome.result["stamps"]
     assert outcome.result["source"] == f"files in {photos}"
+
+
+def test_a_plan_counts_a_set_without_preparing_it(typed, photos, tmp_path):
+    recipe = tmp_path / "planned.yaml"
+    recipe.write_text(fill_in(TINY_RECIPE, photos, tmp_path).replace(str(photos.parent), str(tmp_path / "sets")))
+    recipe.write_text(recipe.read_text().replace(f"path: {tmp_path / 'sets'}/photos", f"path: {photos}"))
+    code, out, _ = typed("fit", "--recipe", recipe, "--plan", "data.batch_size=4")
+    assert code == 0
+    assert "8 training images as found on disk" in out
+    assert not (tmp_path / "sets").exists()

@@ -111,6 +111,19 @@ def found_in_table(table: ImageTable, where: str) -> Found:
     return Found(where, table.classes, units, size, table.is_multi_label, table.stamps)
 
 
+def listed(found: Found) -> ImageTable:
+    """Return the table of a set as it was found; its pictures are not read, and stand for their ids."""
+    rows = [(row.id, row.split, row.label) for unit in found.units for row in unit.rows()]
+    ids, splits, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    if found.is_multi_label:
+        marks = np.zeros((len(rows), len(found.classes)), dtype=bool)
+        for row, several in enumerate(labels):
+            marks[row, several] = True
+    else:
+        marks = np.array(labels, dtype=np.int64)
+    return ImageTable(ids, ids, marks, splits, found.classes, found.stamps)
+
+
 def _table_rows(table: ImageTable, places: Sequence[int]) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for i in places:

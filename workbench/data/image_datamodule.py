@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from workbench import card_files
-from workbench.data import splits
+from workbench.data import sources, splits
+from workbench.data.found import listed
 from workbench.data.image_rows import Batch, ImageRows, collate
 from workbench.data.layouts.reading import read_layout
 from workbench.data.order import EpochBatches, seeded
-from workbench.data.prepared import read_facts, read_manifest, read_table
+from workbench.data.prepared import needs_no_look, place_name, read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
 from workbench.data.splits import ImageTable
 from workbench.data.transforms import eval_transform, normalise, train_transform
@@ -121,6 +122,20 @@ class ImageDataModule(lightning.LightningDataModule):
             table, bad = splits.drop_bad(whole, problems, self.on_bad_image, where)
             self.dropped = tuple(whole.ids[row] for row in bad)
         return splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
+
+    def list_only(self) -> None:
+        """Read the set's lists without preparing or fetching it: enough for sizes and splits, not for images.
+
+        Raises:
+            UserError: It is neither prepared nor on this disk, or is not as its card says.
+        """
+        place = (self.prepared_root or self.root / "prepared") / place_name(self.card, self.path)
+        manifest = read_manifest(place)
+        if self.card.layout == "blossoms" or (manifest and needs_no_look(manifest, self.card, self.path)):
+            return
+        table = listed(sources.find(self.card, self.root, self.path, False, place))
+        table = splits.check_table(table, self.card, self.allow_partial)
+        self._table = splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
 
     @property
     def facts(self) -> dict[str, Any]:
