@@ -27,15 +27,15 @@ def match_classes(found: Sequence[str], wanted: Sequence[str], where: object) ->
     Raises:
         UserError: A name that is no class of the set, or two names for one class.
     """
+    exact = {name: [number] for number, name in enumerate(wanted)}
     whole, short = defaultdict(list), defaultdict(list)
     for number, name in enumerate(wanted):
         whole[_plain(name)].append(number)
         short[_plain(_head(name))].append(number)
-    candidates = [whole.get(_plain(name)) or short.get(_plain(_head(name)), []) for name in found]
+    candidates = [exact.get(n) or whole.get(_plain(n)) or short.get(_plain(_head(n)), []) for n in found]
     settled = {place: numbers[0] for place, numbers in enumerate(candidates) if len(numbers) == 1}
-    is_in_order = len(found) == len(wanted) and all(place == number for place, number in settled.items())
-    is_mostly_settled = len(settled) >= 0.9 * len(wanted)
-    if is_in_order and is_mostly_settled:
+    others_in_place = len(found) == len(wanted) and all(place == number for place, number in settled.items())
+    if others_in_place and all(place in numbers for place, numbers in enumerate(candidates)):
         return np.arange(len(wanted))
     odd = [str(name) for place, name in enumerate(found) if place not in settled]
     if not odd and len(set(settled.values())) < len(settled):

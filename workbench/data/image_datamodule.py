@@ -99,7 +99,7 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Find the set and prepare it, if that is not done; Lightning calls this in one process."""
-        if self.card.layout != "blossoms":
+        if self.card.layout != "blossoms" and self._prepared is None:
             options = {"prepared_root": self.prepared_root, "download": self.download}
             self._prepared = prepare(self.card, self.root, self.path, **options)
 
@@ -114,12 +114,12 @@ class ImageDataModule(lightning.LightningDataModule):
         if self.card.layout == "blossoms":
             table = splits.check_table(read_layout(self.card, self.root), self.card, self.allow_partial)
         else:
-            if self._prepared is None:
-                self.prepare_data()
+            self.prepare_data()
             whole, problems = read_table(self._prepared)
             whole = splits.check_table(whole, self.card, self.allow_partial)
             where = f"dataset {self.card.name}"
             table, bad = splits.drop_bad(whole, problems, self.on_bad_image, where)
+            splits.check_training(table, where, self.allow_partial)
             self.dropped = tuple(whole.ids[row] for row in bad)
         return splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
 
@@ -131,7 +131,7 @@ class ImageDataModule(lightning.LightningDataModule):
         """
         place = (self.prepared_root or self.root / "prepared") / place_name(self.card, self.path)
         manifest = read_manifest(place)
-        if self.card.layout == "blossoms" or (manifest and needs_no_look(manifest, self.card, self.path)):
+        if self.card.layout == "blossoms" or (manifest and needs_no_look(manifest, self.card, self.root, self.path)):
             return
         table = listed(sources.find(self.card, self.root, self.path, False, place))
         table = splits.check_table(table, self.card, self.allow_partial)
