@@ -18,8 +18,8 @@ def match_classes(found: Sequence[str], wanted: Sequence[str], where: object) ->
     """Return, for each name found, the number of the wanted class.
 
     Case, blanks and signs do not count, nor synonyms after a comma or a remark in brackets (`tench, Tinca tinca`).
-    A name that this leaves open, as ImageNet's two cranes or a misspelling, is taken by its place if it is like the name
-    that belongs there and every other name is in its place.
+    A name that this leaves open, as ImageNet's two cranes or a misspelling, is taken by its place, if it is like the
+    name that belongs there and every other name is in its place.
 
     Args:
         found: Names as a copy writes them, in any order; some of the wanted may be missing.
