@@ -143,3 +143,12 @@ def test_a_card_that_is_not_there_is_named_with_the_nearest():
         load_card("flower")
     with pytest.raises(UserError, match="add data.card=NAME"):
         load_card("")
+
+
+def test_a_foreign_name_is_refused_even_where_all_others_are_in_place():
+    names = load_card("cifar10").classes
+    with pytest.raises(UserError, match="1 class names that are not the card's: zebra"):
+        match_classes([*names[:9], "zebra"], names, "copy")
+    assert match_classes([*names[:9], "trucks"], names, "copy").tolist() == list(range(10))
+    with pytest.raises(UserError, match="trucks"):
+        match_classes([*names[1:9], names[0], "trucks"], names, "copy")

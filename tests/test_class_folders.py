@@ -179,3 +179,20 @@ def test_an_imagenet_without_val_is_not_there(small_imagenet):
     (folder / "val").rename(folder / "validation")
     with pytest.raises(NotThere, match="imagenet: val not there"):
         read_layout(card, folder)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("seg_train", "seg_test")])
+def test_split_folders_under_other_names_do_not_become_classes(tmp_path, names):
+    for split in names:
+        for kind in "ab":
+            paint(tmp_path / "set" / split / kind / "0.png", 0, 0)
+    with pytest.raises(UserError, match="rename or take out"):
+        read_layout(load_card("folder"), tmp_path / "set")
+
+
+def test_hidden_files_do_not_count_and_loose_ones_are_said(tmp_path):
+    for name in ("a/0.png", "b/0.png", "a/.ipynb_checkpoints/0-checkpoint.png", "a/._0.png", "loose.png"):
+        paint(tmp_path / "set" / name, 0, len(name))
+    table = read_layout(load_card("folder"), tmp_path / "set")
+    assert table.ids == ["a/0.png", "b/0.png"]
+    assert table.stamps == ("not used: 1 images outside the class folders, such as loose.png",)

@@ -10,6 +10,7 @@ from original_layouts import make_pets
 
 from workbench import evaluate, fit, load_recipe
 from workbench.cli import app
+from workbench.specs.errors import UserError
 
 
 @pytest.fixture
@@ -136,3 +137,58 @@ def test_dropped_images_are_listed_and_counted_in_the_run(photos, tmp_path):
     assert outcome.result["dropped"] == 1
     assert "dropped: 1 train images that do not decode" in outcome.result["stamps"]
     assert outcome.result["source"] == f"files in {photos}"
+
+
+def test_a_plan_counts_a_set_without_preparing_it(typed, photos, tmp_path):
+    recipe = tmp_path / "planned.yaml"
+    recipe.write_text(fill_in(TINY_RECIPE, photos, tmp_path).replace(str(photos.parent), str(tmp_path / "sets")))
+    recipe.write_text(recipe.read_text().replace(f"path: {tmp_path / 'sets'}/photos", f"path: {photos}"))
+    code, out, _ = typed("fit", "--recipe", recipe, "--plan", "data.batch_size=4")
+    assert code == 0
+    assert "8 training images as found on disk" in out
+    assert not (tmp_path / "sets").exists()
+
+
+def test_a_run_whose_labels_changed_is_not_scored(photos, tmp_path):
+    rows = [
+        f"{split}/{name}/{i}.png,{name},{split}"
+        for split, n in (("train", 6), ("test", 2))
+        for name in ("red", "blue")
+        for i in range(n)
+    ]
+    listing = photos / "list.csv"
+    listing.write_text("\n".join(["path,label,split", *rows]))
+    recipe = tmp_path / "listed.yaml"
+    recipe.write_text(fill_in(TINY_RECIPE, photos, tmp_path))
+    overrides = ["data.card=csv", f"data.path={listing}", "train.total_epochs=1", "data.batch_size=6"]
+    outcome = fit(load_recipe(str(recipe), overrides).recipe)
+    assert evaluate(outcome.folder)["scores"]["n"] == 4
+    listing.write_text(
+        "\n".join(
+            [
+                "path,label,split",
+                *(row.replace(",red", ",x").replace(",blue", ",red").replace(",x", ",blue") for row in rows),
+            ]
+        )
+    )
+    with pytest.raises(UserError, match="other labels than this run had"):
+        evaluate(outcome.folder)
+
+
+def test_leaks_are_not_looked_for_where_that_means_nothing(photos, tmp_path, finished_run):
+    with pytest.raises(UserError, match="another set than the run's own"):
+        evaluate(finished_run.folder, "test", [f"data.path={photos}"], without_leaks=True)
+
+
+def test_a_test_split_of_leaks_alone_has_no_score(photos, tmp_path):
+    shutil.rmtree(photos / "test")
+    for name in ("red", "blue"):
+        for i in range(2):
+            (photos / "test" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photos / "train" / name / f"{i}.png", photos / "test" / name)
+    recipe = tmp_path / "leaky.yaml"
+    recipe.write_text(fill_in(TINY_RECIPE, photos, tmp_path))
+    overrides = ["data.train_on=train+selection", "train.total_epochs=1", "data.batch_size=6"]
+    found = evaluate(fit(load_recipe(str(recipe), overrides).recipe).folder, without_leaks=True)
+    assert len(found["leaked"]) == 4
+    assert found["scores_without_leaks"] is None

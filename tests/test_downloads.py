@@ -53,7 +53,8 @@ def test_torchvision_fetches_what_is_missing_and_only_the_prepared_set_stays(foo
     table, _, manifest = read(food_card(), tmp_path)
     assert manifest.source == "torchvision Food101"
     assert table.images[0] == (tmp_path / "made" / "food-101" / table.ids[0]).read_bytes()
-    assert leftovers(tmp_path) == ["food101"]
+    (kept,) = leftovers(tmp_path)
+    assert kept.startswith("food101")
     assert not (tmp_path / "food-101").exists()
 
 
@@ -144,5 +145,5 @@ def test_a_download_that_will_not_fit_is_not_begun(food, tmp_path, monkeypatch):
     told = error_of(
         DatasetCard(**{**vars(food_card()), "gigabytes": 5.0, "sources": food_card().sources[1:]}), tmp_path
     )
-    assert "15.0 GB: a download of 5 GB, unpacked and prepared" in told
+    assert "15.0 GB, a download of 5 GB, unpacked and prepared" in told
     assert food.log == []

@@ -140,3 +140,24 @@ def test_several_labels_an_image_train_and_score_from_a_list(pictures, tmp_path)
     assert set(answer) == {"even", "green", "red"}
     assert sum(answer.values()) != pytest.approx(1, abs=1e-6)
     assert workbench.evaluate(outcome.folder)["scores"]["n"] == outcome.result["test"]["n"]
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "says"),
+    [
+        ("path,label", ["red0.png,red", "./red0.png,green"], "./red0.png, as in line 2"),
+        ("path,label", ["red0.png,red, scarlet"], "more cells than the header"),
+        ("path,label,label", ["red0.png,red,green"], "the column label twice"),
+        ("path,label", ['red0.png,"re\nd"'], "a name in one line"),
+    ],
+)
+def test_a_list_that_says_more_than_it_seems_is_refused(pictures, header, lines, says):
+    with pytest.raises(UserError) as error:
+        CSVDataModule(path=write_list(pictures, lines, header)).setup()
+    assert says in str(error.value)
+
+
+def test_labels_that_differ_in_signs_only_are_classes_of_their_own(pictures):
+    names = ["C", "C++", "c", "-1", "1"]
+    lines = [f"{kind}{i}.png,{names[(4 * n + i) % 5]}" for n, kind in enumerate(("red", "green")) for i in range(8)]
+    assert CSVDataModule(path=write_list(pictures, lines, "path,label")).classes == tuple(sorted(names))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -17,11 +18,13 @@ from conftest import paint
 
 from workbench.card_files import load_card
 from workbench.data import found, prepared, preparing
+from workbench.data.layouts.reading import read_layout
 from workbench.data.preparing import prepare
 from workbench.specs.card import DatasetCard, SplitSizes
 from workbench.specs.errors import UserError
 
 CARD = DatasetCard(name="colours", layout="image_folder", folder="colours", sizes=SplitSizes(train=60, test=24))
+NAME = prepared.place_name(CARD, None)
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def leftovers(root):
 def test_pictures_go_in_byte_for_byte_with_what_was_seen_of_them(root):
     folder = prepare(CARD, root)
     (table, problems), facts = prepared.read_table(folder), prepared.read_facts(folder)
-    assert folder == root / "prepared" / "colours"
+    assert folder == root / "prepared" / NAME
     assert len(table.ids) == 84
     for position in (0, 50, 83):
         original = root / "colours" / table.ids[position]
@@ -71,18 +74,80 @@ def test_a_second_time_nothing_is_looked_at(root, monkeypatch):
     assert prepare(CARD, root) == folder
 
 
-def test_the_command_takes_under_two_seconds_when_there_is_nothing_to_do(root):
-    card = root / "colours.yaml"
-    card.write_text("layout: image_folder\nfolder: colours\nsizes: {train: 60, test: 24}\n")
-    command = [sys.executable, "-m", "workbench", "data", "prepare", str(card), f"data.root={root}"]
+def test_the_command_takes_under_two_seconds_when_there_is_nothing_to_do(tmp_path):
+    from original_layouts import make_pets
+
+    make_pets(tmp_path)
+    counts = Counter(read_layout(load_card("pets"), tmp_path / "oxford-iiit-pet").splits)
+    card = tmp_path / "small_pets.yaml"
+    sizes = f"sizes: {{train: {counts['train']}, test: {counts['test']}}}"
+    card.write_text(f"layout: oxford_pets\nfolder: oxford-iiit-pet\n{sizes}\n")
+    command = [sys.executable, "-m", "workbench", "data", "prepare", str(card), f"data.root={tmp_path}"]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     began = time.perf_counter()
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert time.perf_counter() - began < 2
-    assert first.stdout == second.stdout == f"{root}/prepared/colours\n"
-    assert "preparing colours: 84 images from original files" in first.stderr
+    assert first.stdout == second.stdout
+    assert "from original files" in first.stderr
+    assert "preparing small_pets: " in first.stderr
     assert "preparing" not in second.stderr
-    assert "60 train, 24 test images, 2 classes" in second.stderr
+    assert f"{counts['train']} train, {counts['test']} test images" in second.stderr
+
+
+def test_two_own_cards_of_one_name_do_not_share_a_set(root):
+    other = DatasetCard(**{**vars(CARD), "folder": "others"})
+    shutil.copytree(root / "colours", root / "others")
+    assert prepare(CARD, root) != prepare(other, root)
+
+
+def test_pictures_that_moved_between_classes_are_noticed(root):
+    before = content(prepare(CARD, root))
+    red, blue = (root / "colours" / "train" / name for name in ("red", "blue"))
+    (red / "03.png").rename(blue / "x.png")
+    (blue / "04.png").rename(red / "y.png")
+    assert len(set(before) ^ set(content(prepare(CARD, root)))) == 4
+
+
+def test_a_set_whose_originals_are_gone_is_used_as_it_is(root):
+    card = DatasetCard(name="colours", layout="image_folder", folder="colours")
+    folder = prepare(card, root)
+    shutil.rmtree(root / "colours")
+    assert prepare(card, root) == folder
+
+
+def test_a_current_set_needs_no_permission_to_write(root, monkeypatch):
+    folder = prepare(CARD, root)
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(preparing, "_alone", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert prepare(CARD, root) == folder
+
+
+def test_a_failure_leaves_another_sets_lock_alone(tmp_path):
+    (tmp_path / "prepared").mkdir()
+    lock = tmp_path / "prepared" / ".good.lock"
+    lock.touch()
+    with pytest.raises(UserError):
+        prepare(load_card("pets"), tmp_path / "nowhere", prepared_root=tmp_path / "prepared", download=False)
+    assert lock.exists()
+
+
+def test_a_set_that_is_replaced_while_it_is_read_is_noticed(root):
+    table, _ = prepared.read_table(prepare(CARD, root))
+    paint(root / "colours" / "train" / "red" / "00.png", 2, 4321)
+    prepare(CARD, root)
+    with pytest.raises(UserError, match="another prepared set than at the beginning"):
+        table.images[0]
+
+
+def test_a_link_to_another_folder_leads_to_that_folders_pictures(root, tmp_path):
+    link = tmp_path / "current"
+    link.symlink_to(root / "colours")
+    table, _ = prepared.read_table(prepare(load_card("folder"), tmp_path, link))
+    assert table.images[0].is_relative_to(root / "colours")
 
 
 @pytest.mark.parametrize("change", ["picture", "label", "removed"])
@@ -98,7 +163,7 @@ def test_a_changed_set_of_unknown_size_is_prepared_anew(root, change):
         victim.unlink()
     after = content(prepare(card, root))
     assert len(set(before) ^ set(after)) == {"picture": 2, "label": 2, "removed": 1}[change]
-    assert leftovers(root) == ["colours"]
+    assert len(leftovers(root)) == 1
 
 
 def test_a_changed_card_is_prepared_anew(root):
@@ -150,16 +215,16 @@ def test_killed_at_twenty_random_moments_it_ends_as_if_undisturbed(root, tmp_pat
     for number in range(20):
         base = tmp_path / f"killed{number}"
         ended = killed_after(chance.uniform(0, seconds), lambda base=base: prepare(CARD, root, prepared_root=base))
-        work = base / ".colours.work"
+        work = base / f".{NAME}.work"
         done = sorted(work.glob("part-*.arrow")) if work.is_dir() else []
         resumed += bool(done)
         whole += ended
-        assert ended or not (base / "colours").exists() or prepared.read_manifest(base / "colours")
+        assert ended or not (base / NAME).exists() or prepared.read_manifest(base / NAME)
         stamps = {part: part.stat().st_mtime_ns for part in done}
         folder = prepare(CARD, root, prepared_root=base)
         assert content(folder) == undisturbed
         assert all((folder / part.name).stat().st_mtime_ns == stamp for part, stamp in stamps.items())
-        assert sorted(p.name for p in base.iterdir()) == [".colours.lock", "colours"]
+        assert sorted(p.name for p in base.iterdir()) == [f".{NAME}.lock", NAME]
         assert not list(folder.glob("*plan*"))
     assert resumed > 5, "the kills came too late or too early to show anything"
     assert whole < 10
@@ -197,7 +262,7 @@ def test_two_at_once_make_one_set(root, tmp_path, monkeypatch, caplog):
     assert caplog.messages == ["another process is preparing colours; waiting for it"]
     assert set(log.read_text().split()) == {str(child)}
     assert len(content(folder)) == 84
-    assert leftovers(root) == ["colours"]
+    assert leftovers(root) == [NAME]
 
 
 def test_too_little_space_is_said_before_anything_is_written(root, monkeypatch):
@@ -224,12 +289,12 @@ def test_a_disk_that_fills_leaves_nothing_that_looks_whole(root, monkeypatch):
     monkeypatch.setattr(preparing.arrow_files, "write_part", full)
     with pytest.raises(UserError, match=r"No space left.*\n.*\n.*free some space, or write elsewhere"):
         prepare(CARD, root)
-    assert not (root / "prepared" / "colours").exists()
+    assert not (root / "prepared" / NAME).exists()
     assert len(content(prepare(CARD, root))) == 84
     assert len(calls) == 3 + 3  # two units were kept
 
 
-def test_an_unreadable_picture_is_named(root, monkeypatch):
+def test_an_unreadable_picture_is_listed_like_a_broken_one(root, monkeypatch):
     read = Path.read_bytes
 
     def refuse(path):
@@ -238,15 +303,17 @@ def test_an_unreadable_picture_is_named(root, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(UserError, match=r"07\.png.*\n.*Permission denied"):
-        prepare(CARD, root)
+    table, problems = prepared.read_table(prepare(CARD, root))
+    bad = {name: problem for name, problem in zip(table.ids, problems, strict=True) if problem}
+    assert set(bad) == {f"{split}/{name}/07.png" for split in ("train", "test") for name in ("red", "blue")}
+    assert "Permission denied" in bad["train/red/07.png"]
 
 
 def test_a_damaged_prepared_set_says_what_to_remove(root):
     folder = prepare(CARD, root)
     part = folder / "part-00000.arrow"
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"remove .*prepared/colours: it is prepared again"):
+    with pytest.raises(UserError, match=f"remove .*prepared/{NAME}: it is prepared again"):
         prepared.read_table(folder)
 
 

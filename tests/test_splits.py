@@ -88,3 +88,13 @@ def test_an_image_that_is_there_twice_is_named():
     twice = ImageTable([*made.ids[:-1], made.ids[0]], made.images, made.labels, made.splits, made.classes)
     with pytest.raises(UserError, match="a/0 twice"):
         check_table(twice, CARD, allow_partial=False)
+
+
+def test_leaving_out_bad_images_may_not_leave_a_class_without_any():
+    from workbench.data.splits import check_training, drop_bad
+
+    made = table(per_class=2)
+    kept, bad = drop_bad(made, ["", "", "", "", "cut", "cut"], "drop", "set")
+    assert bad == [4, 5]
+    with pytest.raises(UserError, match="1 classes without training images: c"):
+        check_training(kept, "set", allow_partial=False)

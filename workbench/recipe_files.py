@@ -178,6 +178,8 @@ def _expand_home(recipe: Recipe) -> None:
         value = getattr(getattr(recipe, section), name)
         if value is not None:
             setattr(getattr(recipe, section), name, os.path.expanduser(value))
+    if recipe.data.path is not None:  # a run is evaluated from anywhere
+        recipe.data.path = os.path.abspath(recipe.data.path)
 
 
 def _with_parents(path: Path) -> list[tuple[str, dict[str, Any]]]:

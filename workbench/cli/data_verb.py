@@ -70,7 +70,7 @@ def _prepared(loaded: recipe_files.LoadedRecipe, again: bool = False) -> tuple[P
     path = Path(data.path) if data.path else None
     folder = _base(data) / prepared.place_name(card, path)
     manifest = prepared.read_manifest(folder)
-    if again or not manifest or not prepared.needs_no_look(manifest, card, path):
+    if again or not manifest or not prepared.needs_no_look(manifest, card, Path(data.root), path):
         folder = _prepare(card, data, path, again)
         manifest = prepared.read_manifest(folder)
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
@@ -94,7 +94,7 @@ def _prepare(card: DatasetCard, data: Any, path: Path | None, again: bool) -> Pa
 
 @command.command(context_settings=SETTINGS)
 @click.argument("name")
-@click.option("--resolution", default=224, show_default=True, help="The model's input, pixels.")
+@click.option("--resolution", type=click.IntRange(1), default=224, show_default=True, help="The model's input, pixels.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--page", metavar="FILE", help="Where the page with pictures goes; beside the prepared set if not given.")
 @_OVERRIDES

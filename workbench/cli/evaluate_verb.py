@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 
 import click
 
@@ -25,6 +27,8 @@ def command(model: str, split: str, without_leaks: bool, as_json: bool, override
     from workbench.cli.tables import print_evaluation
     from workbench.training.evaluate import evaluate
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of absent GPUs, and advertises
+    warnings.filterwarnings("ignore", module="lightning")
     evaluation = evaluate(model, split, overrides, without_leaks)
     if as_json:
         print(json.dumps(evaluation, indent=1))

@@ -24,7 +24,9 @@ def _percent(interval: list[float] | None) -> str:
     return "" if interval is None else f" (95 %: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
 
 
-def _score(name: str, scores: dict[str, Any], metric: str) -> str:
+def _score(name: str, scores: dict[str, Any] | None, metric: str) -> str:
+    if scores is None:
+        return "no image left"
     interval = scores["interval95"] if name == metric else None
     return f"{scores[name]:.4f}" if name == "loss" else f"{100 * scores[name]:.2f} %{_percent(interval)}"
 

@@ -16,6 +16,7 @@ from workbench.data.found import Found, Row
 from workbench.data.images import read_bytes
 from workbench.data.looking import look
 from workbench.data.splits import SELECTION, TEST, TRAIN
+from workbench.specs.errors import UserError
 
 BATCH_ROWS = 64
 """Pictures held in memory at a time."""
@@ -68,11 +69,19 @@ def write_part(part: Path, rows: Iterator[Row], found: Found, pool: ThreadPoolEx
 
 def _record(row: Row, is_multi_label: bool, holds_bytes: bool) -> dict[str, Any]:
     """Read and look at one picture; what does not decode is kept, with its problem."""
-    data = row.image if isinstance(row.image, bytes) else read_bytes(row.image)
     path = None if isinstance(row.image, bytes) else str(row.image.absolute())
+    try:
+        data, problem = (row.image, "") if path is None else (read_bytes(row.image), "")
+    except UserError as error:
+        data, problem = b"", error.problems[0].given
     image = {"bytes": data, "path": None} if holds_bytes or path is None else {"bytes": None, "path": path}
     label = {"labels" if is_multi_label else "label": row.label}
-    return {"id": row.id, "image": image, **label, "split": row.split, **dataclasses.asdict(look(data))}
+    return {"id": row.id, "image": image, **label, "split": row.split, **_facts(data, problem)}
+
+
+def _facts(data: bytes, problem: str) -> dict[str, Any]:
+    facts = dataclasses.asdict(look(data))
+    return {**facts, "problem": problem or facts["problem"]}
 
 
 def finish(found: Found, folder: Path, parts: list[Path]) -> tuple[dict[str, int], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -9,12 +10,16 @@ import numpy as np
 
 from workbench.specs.errors import UserError, suggestion
 
+ALIKE = 0.8
+"""Share of letters in common from which a name counts as another's misspelling; a guess."""
+
 
 def match_classes(found: Sequence[str], wanted: Sequence[str], where: object) -> np.ndarray:
     """Return, for each name found, the number of the wanted class.
 
     Case, blanks and signs do not count, nor synonyms after a comma or a remark in brackets (`tench, Tinca tinca`).
-    A name that this leaves open, as ImageNet's two cranes, is taken by its place, if every other name is in its place.
+    A name that this leaves open, as ImageNet's two cranes or a misspelling, is taken by its place, if it is like the
+    name that belongs there and every other name is in its place.
 
     Args:
         found: Names as a copy writes them, in any order; some of the wanted may be missing.
@@ -27,15 +32,16 @@ def match_classes(found: Sequence[str], wanted: Sequence[str], where: object) ->
     Raises:
         UserError: A name that is no class of the set, or two names for one class.
     """
+    exact = {name: [number] for number, name in enumerate(wanted)}
     whole, short = defaultdict(list), defaultdict(list)
     for number, name in enumerate(wanted):
         whole[_plain(name)].append(number)
         short[_plain(_head(name))].append(number)
-    candidates = [whole.get(_plain(name)) or short.get(_plain(_head(name)), []) for name in found]
+    candidates = [exact.get(n) or whole.get(_plain(n)) or short.get(_plain(_head(n)), []) for n in found]
     settled = {place: numbers[0] for place, numbers in enumerate(candidates) if len(numbers) == 1}
-    is_in_order = len(found) == len(wanted) and all(place == number for place, number in settled.items())
-    is_mostly_settled = len(settled) >= 0.9 * len(wanted)
-    if is_in_order and is_mostly_settled:
+    others_in_place = len(found) == len(wanted) and all(place == number for place, number in settled.items())
+    left_open = [place for place in range(len(found)) if place not in settled]
+    if others_in_place and all(p in candidates[p] or _alike(found[p], wanted[p]) for p in left_open):
         return np.arange(len(wanted))
     odd = [str(name) for place, name in enumerate(found) if place not in settled]
     if not odd and len(set(settled.values())) < len(settled):
@@ -48,6 +54,11 @@ def match_classes(found: Sequence[str], wanted: Sequence[str], where: object) ->
             suggestion(odd[0], wanted, "take another copy of the set, or correct the card's `classes`"),
         )
     return np.array([settled[place] for place in range(len(found))], dtype=np.int64)
+
+
+def _alike(found: object, wanted: str) -> bool:
+    one, other = _plain(found), _plain(wanted)
+    return one in other or other in one or difflib.SequenceMatcher(None, one, other).ratio() > ALIKE
 
 
 def _plain(name: object) -> str:

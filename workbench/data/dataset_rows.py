@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.data.class_names import match_classes
 from workbench.data.found import Found, Row, Unit
+from workbench.data.label_columns import names_in, number_labels
 from workbench.data.md5_recovery import Recovered
 from workbench.data.pieces import Piece, image_of, pieces_in, undecoded
 from workbench.data.splits import SELECTION, TEST, TRAIN
 from workbench.specs.card import DatasetCard, Source
 from workbench.specs.errors import UserError
-
-
-@dataclass(frozen=True)
-class Labels:
-    """How the label column of a copy becomes the numbers of the card's classes.
-
-    Args:
-        classes: Class names of the set.
-        number_of: What a cell holds -> class number.
-        is_multi_label: A cell holds a list.
-    """
-
-    classes: tuple[str, ...]
-    number_of: Mapping[Any, int]
-    is_multi_label: bool
-
-    def of(self, cell: Any) -> int | list[int]:
-        """Return the class, or the sorted classes, of one cell."""
-        return sorted(self.number_of[one] for one in cell) if self.is_multi_label else self.number_of[cell]
 
 
 def find_in_files(path: Path, source: Source, card: DatasetCard) -> Found:
@@ -48,10 +30,19 @@ def find_in_files(path: Path, source: Source, card: DatasetCard) -> Found:
         UserError: Files that do not read, a column or the training split missing, or labels that are not the card's.
     """
     try:
-        pieces = list(pieces_in(path, source))
+        pieces, unused = pieces_in(path, source)
+        found = found_in_pieces(pieces, source, card, f"files in {path}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise unreadable(path, error) from error
-    return found_in_pieces(pieces, source, card, f"files in {path}")
+    return with_unused(found, unused)
+
+
+def with_unused(found: Found, unused: Sequence[str]) -> Found:
+    """Return the set with a stamp for splits of the copy that are not asked for."""
+    if not unused:
+        return found
+    stamp = f"not used: the copy's split {', '.join(unused)} (see data.hub.splits)"
+    return dataclasses.replace(found, stamps=(*found.stamps, stamp))
 
 
 def found_in_pieces(
@@ -63,62 +54,64 @@ def found_in_pieces(
         UserError: As `find_in_files`.
     """
     if not any(piece.split == TRAIN for piece in pieces):
-        raise UserError.of(where, f"no split {source.splits.train}", "a training split", "name it in `splits`")
-    columns = list(pieces[0].rows.features or next(iter(pieces[0].rows)))
+        remedy = "name it in data.hub.splits.train, or in the card's source"
+        raise UserError.of(where, f"no split {source.splits.train}", "a training split", remedy)
+    names, stated = [], []
+    for piece in pieces:
+        _check_columns(piece, source, where)
+        feature = (piece.rows.features or {}).get(source.label)
+        stated += getattr(getattr(feature, "feature", feature), "names", None) or []
+        place = piece.file or where
+        names.append(names_in(piece.column(source.label), feature, place, may_be_numbers=not card.classes))
+    classes, numbers, is_multi_label = number_labels(names, list(dict.fromkeys(stated)), card.classes, where)
+    recovered = recovered or Recovered()
+    ids = _ids(pieces, source, [len(column) for column in numbers], recovered, where)
+    units = []
+    for piece, labels, named in zip(pieces, numbers, ids, strict=True):
+        told = f"{piece.key} {piece.split} {source.image} {source.label} {source.id_column} {recovered.stamp}"
+        rows = _piece_rows(piece, source.image, labels, named, recovered.tested)
+        units.append(Unit(hashlib.sha256(told.encode()).hexdigest(), len(labels), rows))
+    size = sum(piece.num_bytes for piece in pieces)
+    stamps = (recovered.stamp,) if recovered.stamp else ()
+    return Found(where, classes, units, size, is_multi_label, stamps)
+
+
+def _check_columns(piece: Piece, source: Source, where: str) -> None:
+    columns = piece.columns
     for wanted in [name for name in (source.image, source.label, source.id_column) if name]:
         if wanted not in columns:
             remedy = "name the columns: data.hub.image, data.hub.label, or in the card's source"
-            raise UserError.of(where, f"no column {wanted}", ", ".join(columns), remedy)
-    try:
-        cells = [[row[source.label] for row in piece.rows.select_columns([source.label])] for piece in pieces]
-    except (OSError, ValueError) as error:
-        raise unreadable(where, error) from error
-    labels = _read_labels((pieces[0].rows.features or {}).get(source.label), cells, card, where)
-    recovered = recovered or Recovered()
-    units, counted = [], dict.fromkeys((TRAIN, SELECTION, TEST), 0)
-    for piece, column in zip(pieces, cells, strict=True):
-        told = f"{piece.key} {piece.split} {source.image} {source.label} {source.id_column} {recovered.stamp}"
-        rows = _piece_rows(piece, source, labels, counted[piece.split], recovered)
-        units.append(Unit(hashlib.sha256(told.encode()).hexdigest(), len(column), rows))
-        counted[piece.split] += len(column)
-    size = sum(piece.num_bytes for piece in pieces)
-    stamps = (recovered.stamp,) if recovered.stamp else ()
-    return Found(where, labels.classes, units, size, labels.is_multi_label, stamps)
+            raise UserError.of(piece.file or where, f"no column {wanted}", ", ".join(columns), remedy)
 
 
-def _read_labels(feature: Any, cells: list[list[Any]], card: DatasetCard, where: str) -> Labels:
-    """Find out what the label column holds: numbers that have names, names, or lists of either."""
-    inner = getattr(feature, "feature", feature)
-    is_multi_label = inner is not feature or any(isinstance(cell, list) for column in cells for cell in column[:1])
-    seen: set[Any] = set()
-    for column in cells:
-        seen.update(one for cell in column for one in (cell if is_multi_label else [cell]))
-    names = list(getattr(inner, "names", None) or [])
-    if not names and seen and all(isinstance(one, int) and not isinstance(one, bool) for one in seen):
-        if card.classes:
-            remedy = "take a copy that names its classes, or one with a column of names (data.hub.label)"
-            raise UserError.of(where, "labels that are numbers without names", "class names", remedy)
-        names = [str(number) for number in range(max(seen) + 1)]
-    odd = [one for one in seen if not isinstance(one, str)] if not names else seen - set(range(len(names)))
-    if odd:
-        allowed = f"0 to {len(names) - 1}" if names else "class names"
-        raise UserError.of(where, f"the label {next(iter(odd))!r}", allowed, "choose another split, copy or column")
-    found = names or sorted(seen)
-    wanted = tuple(card.classes or found)
-    numbers = match_classes(found, wanted, where).tolist() if card.classes else range(len(found))
-    keys: Iterable[Any] = range(len(names)) if names else found
-    return Labels(wanted, dict(zip(keys, numbers, strict=True)), is_multi_label)
+def _ids(
+    pieces: Sequence[Piece], source: Source, lengths: Sequence[int], recovered: Recovered, where: str
+) -> list[list[str]]:
+    """Return the ids of each file's rows: recovered paths, the id column, or split and row number."""
+    ids, counted = [], dict.fromkeys((TRAIN, SELECTION, TEST), 0)
+    for piece, length in zip(pieces, lengths, strict=True):
+        first = counted[piece.split]
+        numbers = range(first, first + length)
+        own = (
+            map(str, piece.column(source.id_column))
+            if source.id_column
+            else (f"{piece.split}/{n:07d}" for n in numbers)
+        )
+        ids.append([recovered.paths.get((piece.split, n), name) for n, name in zip(numbers, own, strict=True)])
+        counted[piece.split] += length
+    twice = [name for name, count in Counter(name for column in ids for name in column).items() if count > 1]
+    if twice:
+        remedy = "name a column that tells every picture apart, or none"
+        raise UserError.of(where, f"{twice[0]} twice in the column {source.id_column}", "every image once", remedy)
+    return ids
 
 
 def _piece_rows(
-    piece: Piece, source: Source, labels: Labels, start: int, recovered: Recovered
+    piece: Piece, column: str, labels: Sequence[Any], ids: Sequence[str], tested: frozenset[str]
 ) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
-        for number, row in enumerate(undecoded(piece.rows, source.image), start):
-            path = recovered.paths.get((piece.split, number))
-            name = path or (str(row[source.id_column]) if source.id_column else f"{piece.split}/{number:07d}")
-            split = TEST if path in recovered.tested else piece.split
-            yield Row(name, split, labels.of(row[source.label]), image_of(row[source.image]))
+        for row, label, name in zip(undecoded(piece.rows, column), labels, ids, strict=True):
+            yield Row(name, TEST if name in tested else piece.split, label, image_of(row[column]))
 
     return rows
 

@@ -184,7 +184,13 @@ def _single(table: ImageTable, kind: str, severity: str, rows: Iterable[int], te
     ids = tuple((table.ids[row],) for row in rows)
     if ids:
         share = 100 * len(ids) / len(table.ids)
-        yield Finding(kind, severity, len(ids), f"{_number(len(ids), 'image')} ({share:.2g} %) {text}", ids)
+        yield Finding(
+            kind,
+            severity,
+            len(ids),
+            f"{_number(len(ids), 'image')} ({share:.{0 if share >= 10 else 1}f} %) {text}",
+            ids,
+        )
 
 
 def _number(count: int, one: str, many: str = "") -> str:

@@ -18,6 +18,8 @@ from workbench.specs.errors import UserError
 log = logging.getLogger("workbench")
 TIMEOUT_SECONDS = 30.0
 """Silence of a server after which it counts as stalled."""
+DONE = ".complete"
+"""Beside files that have all come."""
 ATTEMPTS = 3
 PAUSE_SECONDS = 2.0
 """Before the second attempt; doubled before each later one."""
@@ -44,7 +46,7 @@ def fetch_torchvision(dataset: str, folder: Path) -> None:
     """
     import torchvision.datasets
 
-    done = folder / ".complete"
+    done = folder / DONE
     if done.is_file():
         return
     make: Callable[..., Any] = getattr(torchvision.datasets, dataset)
@@ -92,18 +94,23 @@ def persistently(fetch: Callable[[], Any], what: str, explain: Callable[[], str 
     return None
 
 
-def check_room(folder: Path, gigabytes: float | None) -> None:
-    """Check that a download fits, with what it unpacks to and what is prepared from it.
+def check_room(folder: Path, gigabytes: float, what: str) -> None:
+    """Check that something fits.
+
+    Args:
+        folder: Where.
+        gigabytes: Its size.
+        what: What happens to it, for the message.
 
     Raises:
         UserError: It does not.
     """
-    free, needed = shutil.disk_usage(folder).free / 1e9, 3 * (gigabytes or 0)
-    if free < needed:
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < gigabytes:
         raise UserError.of(
             folder.parent,
             f"{free:.1f} GB free",
-            f"{needed:.1f} GB: a download of {gigabytes:g} GB, unpacked and prepared",
+            f"{gigabytes:.1f} GB, {what}",
             "free some space, or write elsewhere with data.prepared_root=DIR",
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workbench.data.splits import ImageTable
+from workbench.data.splits import ImageTable, marks
 from workbench.specs.errors import UserError
 
 UNIT_ROWS = 256
@@ -61,6 +61,7 @@ class Found:
         num_bytes: Size of the pictures.
         is_multi_label: Rows have lists of labels.
         stamps: What a reader of any figure on this set must know.
+        has_files: Every picture is a file of its own, that can stay where it is.
     """
 
     where: str
@@ -69,6 +70,7 @@ class Found:
     num_bytes: int
     is_multi_label: bool = False
     stamps: tuple[str, ...] = ()
+    has_files: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -81,10 +83,6 @@ class Found:
         told = [*self.classes, "", *(unit.key for unit in self.units)]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
-    def with_where(self, where: str) -> Found:
-        """Return the same set under another name of its source."""
-        return dataclasses.replace(self, where=where)
-
 
 def found_in_table(table: ImageTable, where: str) -> Found:
     """Cut a table of files, or of pixels in memory, into units.
@@ -92,13 +90,19 @@ def found_in_table(table: ImageTable, where: str) -> Found:
     Pixels become PPM files, which hold them as they are.
 
     Raises:
-        UserError: An id twice.
+        UserError: An id twice or that no text file can hold, or a picture that is no file.
     """
+    odd = [name for name in table.ids if not name.isprintable()]
+    if odd:
+        raise UserError.of(where, f"the name {odd[0]!r}", "printable file names", "rename the file")
     twice = [name for name, count in Counter(table.ids).items() if count > 1]
     if twice:
         raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
     is_pixels = isinstance(table.images, np.ndarray)
     stats = None if is_pixels else [path.stat() for path in table.images]
+    for path, found in zip(table.images, stats or (), strict=False):
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError.of(path, "not a file", "image files", "take it out of the set")
     units = []
     for start in range(0, len(table.ids), UNIT_ROWS):
         places = range(start, min(start + UNIT_ROWS, len(table.ids)))
@@ -107,8 +111,16 @@ def found_in_table(table: ImageTable, where: str) -> Found:
             content = table.images[i].tobytes() if is_pixels else f"{stats[i].st_size}/{stats[i].st_mtime_ns}".encode()
             digest.update(f"{table.ids[i]}\0{table.splits[i]}\0{table.labels[i].tolist()}\0".encode() + content)
         units.append(Unit(digest.hexdigest(), len(places), _table_rows(table, places)))
-    size = table.images.nbytes if is_pixels else sum(stat.st_size for stat in stats)
-    return Found(where, table.classes, units, size, table.is_multi_label, table.stamps)
+    size = table.images.nbytes if is_pixels else sum(found.st_size for found in stats)
+    return Found(where, table.classes, units, size, table.is_multi_label, table.stamps, has_files=not is_pixels)
+
+
+def listed(found: Found) -> ImageTable:
+    """Return the table of a set as it was found; its pictures are not read, and stand for their ids."""
+    rows = [(row.id, row.split, row.label) for unit in found.units for row in unit.rows()]
+    ids, splits, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    labels = marks(labels, len(found.classes)) if found.is_multi_label else np.array(labels, dtype=np.int64)
+    return ImageTable(ids, ids, labels, splits, found.classes, found.stamps)
 
 
 def _table_rows(table: ImageTable, places: Sequence[int]) -> Callable[[], Iterator[Row]]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench.data.dataset_rows import found_in_pieces, unreadable
+from workbench.data.dataset_rows import found_in_pieces, unreadable, with_unused
 from workbench.data.downloads import TIMEOUT_SECONDS, SourceError, check_room, persistently
 from workbench.data.found import Found
 from workbench.data.md5_recovery import Recovered, recover
@@ -42,23 +43,24 @@ def find_on_hub(source: Source, card: DatasetCard, folder: Path, originals: Path
     with _quiet(), impatient(TIMEOUT_SECONDS):
         info = persistently(lambda: _dataset_info(source), what)
         described = persistently(lambda: _described(source, info.sha), what)
-        files = _files_of_splits(source, described, info.sha)
+        files, unused = _files_of_splits(source, described, info.sha)
         hashes = {file.rfilename: file for file in info.siblings}
         wanted = [path for paths in files.values() for path in paths]
         wanted += [path for path in (source.md5_list, source.test_list) if path in hashes]
         place = folder / source.id.replace("/", "--") / info.sha
-        check_room(folder.parent, sum(hashes[path].size or 0 for path in wanted) / 1e9)
-        for number, path in enumerate(wanted, 1):
-            fetch = _Fetch(source.id, info.sha, path, hashes[path], place)
-            if not fetch.is_there():
-                log.info("%s: fetching %s (%d of %d)", what, path, number, len(wanted))
-                persistently(fetch, f"{what}: {path}")
+        fetches = [_Fetch(source.id, info.sha, path, hashes[path], place) for path in wanted]
+        missing = [fetch for fetch in fetches if not fetch.is_there()]
+        sizes = (sum(fetch.listed.size or 0 for fetch in several) / 1e9 for several in (missing, fetches))
+        check_room(folder.parent, sum(sizes), "fetched and prepared")
+        for number, fetch in enumerate(missing, 1):
+            log.info("%s: fetching %s (%d of %d)", what, fetch.path, number, len(missing))
+            persistently(fetch, f"{what}: {fetch.path}")
         try:
             pieces = _pieces(files, described, hashes, place)
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise unreadable(what, error) from error
     recovered = _recovered(pieces, source, (place, originals)) if source.md5_list else None
-    return found_in_pieces(pieces, source, card, f"{what} at {info.sha[:12]}", recovered)
+    return with_unused(found_in_pieces(pieces, source, card, f"{what} at {info.sha[:12]}", recovered), unused)
 
 
 def _recovered(pieces: list[Piece], source: Source, places: tuple[Path, ...]) -> Recovered:
@@ -86,8 +88,8 @@ def _described(source: Source, sha: str) -> Any:
     return datasets.load_dataset_builder(source.id, source.config, revision=sha)
 
 
-def _files_of_splits(source: Source, described: Any, sha: str) -> dict[str, list[str]]:
-    """Return our split -> paths in the repository.
+def _files_of_splits(source: Source, described: Any, sha: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return our split -> paths in the repository, and the splits that are not asked for.
 
     Raises:
         UserError: A split that the copy does not have.
@@ -113,7 +115,7 @@ def _files_of_splits(source: Source, described: Any, sha: str) -> dict[str, list
     if TRAIN not in files:
         remedy = "name the split to train on in data.hub.splits.train"
         raise UserError.of(f"hub {source.id}", f"no split {source.splits.train}", ", ".join(there), remedy)
-    return files
+    return files, [name for name in there if name not in dataclasses.astuple(source.splits)]
 
 
 class _Fetch:
@@ -156,7 +158,8 @@ def _pieces(files: Mapping[str, list[str]], described: Any, hashes: Mapping[str,
         told = "\n".join(f"{path} {hashes[path].blob_id}" for path in paths)
         key = hashlib.sha256(told.encode()).hexdigest()
         size = sum(hashes[path].size or 0 for path in paths)
-        pieces.append(Piece(split, key, stream(kind, [place / path for path in paths], features), size))
+        only = place / paths[0] if len(paths) == 1 else None
+        pieces.append(Piece(split, key, stream(kind, [place / path for path in paths], features), size, only))
     return pieces
 
 

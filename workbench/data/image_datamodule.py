@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from workbench import card_files
-from workbench.data import splits
+from workbench.data import sources, splits
+from workbench.data.found import listed
 from workbench.data.image_rows import Batch, ImageRows, collate
 from workbench.data.layouts.reading import read_layout
 from workbench.data.order import EpochBatches, seeded
-from workbench.data.prepared import read_facts, read_manifest, read_table
+from workbench.data.prepared import needs_no_look, place_name, read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
 from workbench.data.splits import ImageTable
 from workbench.data.transforms import eval_transform, normalise, train_transform
@@ -98,7 +99,7 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Find the set and prepare it, if that is not done; Lightning calls this in one process."""
-        if self.card.layout != "blossoms":
+        if self.card.layout != "blossoms" and self._prepared is None:
             options = {"prepared_root": self.prepared_root, "download": self.download}
             self._prepared = prepare(self.card, self.root, self.path, **options)
 
@@ -113,14 +114,28 @@ class ImageDataModule(lightning.LightningDataModule):
         if self.card.layout == "blossoms":
             table = splits.check_table(read_layout(self.card, self.root), self.card, self.allow_partial)
         else:
-            if self._prepared is None:
-                self.prepare_data()
+            self.prepare_data()
             whole, problems = read_table(self._prepared)
             whole = splits.check_table(whole, self.card, self.allow_partial)
             where = f"dataset {self.card.name}"
             table, bad = splits.drop_bad(whole, problems, self.on_bad_image, where)
+            splits.check_training(table, where, self.allow_partial)
             self.dropped = tuple(whole.ids[row] for row in bad)
         return splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
+
+    def list_only(self) -> None:
+        """Read the set's lists without preparing or fetching it: enough for sizes and splits, not for images.
+
+        Raises:
+            UserError: It is neither prepared nor on this disk, or is not as its card says.
+        """
+        place = (self.prepared_root or self.root / "prepared") / place_name(self.card, self.path)
+        manifest = read_manifest(place)
+        if self.card.layout == "blossoms" or (manifest and needs_no_look(manifest, self.card, self.root, self.path)):
+            return
+        table = listed(sources.find(self.card, self.root, self.path, False, place))
+        table = splits.check_table(table, self.card, self.allow_partial)
+        self._table = splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
 
     @property
     def facts(self) -> dict[str, Any]:

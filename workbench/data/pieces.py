@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.data.images import IMAGE_ENDINGS
 from workbench.data.splits import SELECTION, TEST, TRAIN
 from workbench.specs.card import Source
+from workbench.specs.errors import UserError
+
+DATASET_ENDINGS = (".parquet", ".arrow")
+SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+"""Words in a file's name that say its split, besides those that are asked for."""
 
 
 @dataclass(frozen=True)
@@ -21,61 +28,96 @@ class Piece:
         key: Names the file and its content.
         rows: A `datasets` dataset, map-style or streaming, with all columns.
         num_bytes: Size of the file.
+        file: The file itself, if it is one and on this disk.
     """
 
     split: str
     key: str
     rows: Any
     num_bytes: int
+    file: Path | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.rows.features or next(iter(self.rows), {}))
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column, without reading the others where the format allows that."""
+        if self.file is not None and self.file.suffix == ".parquet":
+            import pyarrow.parquet
+
+            return pyarrow.parquet.read_table(self.file, columns=[name]).column(name).to_pylist()
+        return [row[name] for row in self.rows.select_columns([name])]
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a path is a parquet or Arrow file, or a folder of such, or one that `save_to_disk` wrote."""
-    if path.is_file():
-        return path.suffix in (".parquet", ".arrow")
-    has_state = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-    return path.is_dir() and (has_state or bool(_parquet_files(path)))
+    """Whether a path is a parquet or Arrow file, a folder of such and no pictures, or what `save_to_disk` wrote."""
+    if not path.is_dir():
+        return path.suffix in DATASET_ENDINGS
+    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return True
+    has_pictures = any(f.suffix.lower() in IMAGE_ENDINGS for f in (*path.glob("*/*"), *path.glob("*")))
+    return not has_pictures and bool(_dataset_files(path))
 
 
-def _parquet_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+def _dataset_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in DATASET_ENDINGS and file.is_file())
 
 
-def pieces_in(path: Path, source: Source) -> Iterator[Piece]:
-    """Yield the files under a path that `is_dataset`, with their splits.
+def pieces_in(path: Path, source: Source) -> tuple[list[Piece], list[str]]:
+    """Open the files under a path that `is_dataset`.
 
     Args:
-        path: A parquet or Arrow file, a folder of parquet files, or a folder that `save_to_disk` wrote.
+        path: A parquet or Arrow file, a folder of such, or a folder that `save_to_disk` wrote.
         source: Names of the splits; files that name none are all of train.
+
+    Returns:
+        The files with their splits, and the names of splits that are there but not asked for.
+
+    Raises:
+        UserError: Only some files name a split.
     """
     import datasets
 
     names = {source.splits.train: TRAIN, source.splits.selection: SELECTION, source.splits.test: TEST}
     if path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
         loaded = datasets.load_from_disk(str(path))
-        parts = loaded.items() if isinstance(loaded, datasets.DatasetDict) else [(source.splits.train, loaded)]
-        for name, rows in parts:
-            if name in names:
-                yield Piece(names[name], f"{name} {rows._fingerprint}", rows, rows.data.nbytes)
-        return
-    files = _parquet_files(path) if path.is_dir() else [path]
-    splits = [_split_of(file, names) for file in files]
-    if not any(splits):  # files that name no split are all of train
-        splits = [TRAIN] * len(files)
-    for file, split in zip(files, splits, strict=True):
-        if split:
-            stat = file.stat()
-            kind = "parquet" if file.suffix == ".parquet" else "arrow"
-            key = f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
-            yield Piece(split, key, stream(kind, [file]), stat.st_size)
+        parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {source.splits.train: loaded}
+        pieces = [
+            Piece(names[name], f"{name} {rows._fingerprint}", rows, rows.data.nbytes)
+            for name, rows in parts.items()
+            if name in names
+        ]
+        return pieces, [name for name in parts if name not in names]
+    files = _dataset_files(path) if path.is_dir() else [path]
+    stated = [_split_word(file, path, {*filter(None, names), *SPLIT_WORDS}) for file in files]
+    if not any(stated):
+        stated = [source.splits.train] * len(files)  # files that name no split are all of train
+    elif not all(stated):
+        odd = files[stated.index(None)]
+        told = f"{odd.name} names no split, others do"
+        raise UserError.of(path, told, "names such as train-0.parquet in all files", "rename the files")
+    pieces = [
+        Piece(names[word], _key_of(file), stream(file.suffix[1:], [file]), file.stat().st_size, file)
+        for file, word in zip(files, stated, strict=True)
+        if word in names
+    ]
+    return pieces, sorted({word for word in stated if word not in names})
 
 
-def _split_of(file: Path, names: Mapping[str | None, str]) -> str | None:
-    """Return the split that a file's name, or its folder's, begins with, as in `train-00000-of-00002.parquet`."""
-    for text in (file.stem, file.parent.name):
-        word = text.replace("_", "-").replace(".", "-").split("-")[0]
-        if word in names:
-            return names[word]
+def _key_of(file: Path) -> str:
+    stat = file.stat()
+    return f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _split_word(file: Path, folder: Path, known: set[str]) -> str | None:
+    """Return the split that a file's name, or its folder's, says, as in `train-00000-of-00002.parquet`."""
+    plain = {name.lower(): name for name in known}
+    for text in (file.stem, *(part for part in file.parent.parts[len(folder.parts) :][::-1])):
+        for word in re.split(r"[-_. ]", text.lower()):
+            if word in plain:
+                return plain[word]
     return None
 
 
@@ -107,4 +149,4 @@ def image_of(cell: Any) -> bytes | Path:
     """Return a picture cell's bytes or file; what is neither becomes bytes that do not decode."""
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
-    return Path(cell) if isinstance(cell, str) else cell or b""
+    return Path(cell) if isinstance(cell, str) else cell if isinstance(cell, bytes) else b""

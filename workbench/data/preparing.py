@@ -60,74 +60,80 @@ def prepare(
     Raises:
         UserError: Found nowhere (each source with its reason), not as its card says, no space, or no permission.
     """
-    base = prepared_root or root / "prepared"
+    base, path = prepared_root or root / "prepared", path and path.resolve()
     place = base / place_name(card, path)
-    manifest = read_manifest(place)
-    if not again and manifest and needs_no_look(manifest, card, path) and not (place / PLAN).exists():
-        return place
     work = base / f".{place.name}.work"
-    with disk_errors(place, REMEDY), _made(base):
-        found = None
-        if path is not None or not download or not card.downloadable:
-            found = sources.find(card, root, path, False, work)  # before any folder is made
-        base.mkdir(parents=True, exist_ok=True)
-        with _Alone(base / f".{place.name}.lock", card.name):
-            manifest = read_manifest(place)
-            if manifest and not again and needs_no_look(manifest, card, path):
-                _tidy(place)
-                return place  # another process made it while this one waited
-            try:
-                work.mkdir(exist_ok=True)
-                found = found or sources.find(card, root, path, download, work)
-                if manifest and not again and _is_current(manifest, card, found):
-                    shutil.rmtree(work)
-                else:
-                    _write(card, found, work, holds_bytes=path is None)
-                    _put_in_place(work, place)
-            finally:
-                _remove_empty(work / sources.FETCHED, work)
+    manifest = None if again else _usable(place, card)
+    if manifest and needs_no_look(manifest, card, root, path) and not (place / PLAN).exists():
+        return place
+    found = None
+    try:
+        found = sources.find(card, root, path, False, work)  # before any folder is made
+    except sources.FoundNowhere:
+        if manifest and manifest.holds_bytes:
+            return place  # the originals are gone, or were never here
+        if not (download and card.downloadable):
+            raise
+    if found and _is_current(manifest, found) and not (place / PLAN).exists():
+        return place
+    with disk_errors(place, REMEDY), _made(base), _alone(base / f".{place.name}.lock", card.name):
+        manifest = None if again else _usable(place, card)
+        if manifest and (found is None or _is_current(manifest, found)):
+            _tidy(place)
+            return place  # another process made it while this one waited
+        try:
+            work.mkdir(exist_ok=True)
+            found = found or sources.find(card, root, path, download, work)
+            _write(card, found, work, holds_bytes=path is None or not found.has_files)
+            _put_in_place(work, place)
+        finally:
+            _remove_empty(work / sources.FETCHED, work)
     return place
+
+
+def _usable(place: Path, card: DatasetCard) -> Manifest | None:
+    """Return the manifest of a prepared set if it was made by what the card says now."""
+    manifest = read_manifest(place)
+    return manifest if manifest and manifest.card_digest == card_digest(card) else None
+
+
+def _is_current(manifest: Manifest | None, found: Found) -> bool:
+    return manifest is not None and manifest.fingerprint == found.fingerprint
 
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Take back, after a failure, the folders that had to be made for it."""
+    """Make a folder; take it back, with the folders above that had to be made, if it stays empty."""
     new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        _remove_empty(*new)
+
+
+@contextlib.contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """Hold a lock that ends with the process, and say so if another process has it; a failure leaves no lock behind."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        log.info("another process is preparing %s; waiting for it", name)
+        lock.acquire()
     try:
         yield
     except BaseException:
-        if new and folder.is_dir():
-            for lock in folder.glob(".*.lock"):
-                lock.unlink(missing_ok=True)
-            _remove_empty(*new)
+        path.unlink(missing_ok=True)  # while it is held: who waits for it then finds that nothing is done
         raise
+    finally:
+        lock.release()
 
 
 def _remove_empty(*folders: Path) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _is_current(manifest: Manifest, card: DatasetCard, found: Found) -> bool:
-    return manifest.card_digest == card_digest(card) and manifest.fingerprint == found.fingerprint
-
-
-class _Alone:
-    """Holds a lock that ends with the process, and says so if another process has it."""
-
-    def __init__(self, path: Path, name: str):
-        self.lock, self.name = FileLock(path), name
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=0.1)
-        except Timeout:
-            log.info("another process is preparing %s; waiting for it", self.name)
-            self.lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.lock.release()
 
 
 def _write(card: DatasetCard, found: Found, work: Path, holds_bytes: bool) -> None:

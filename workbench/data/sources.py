@@ -12,12 +12,19 @@ from pathlib import Path
 
 from workbench.data import dataset_rows, downloads, hub
 from workbench.data.found import Found, found_in_table
+from workbench.data.images import IMAGE_ENDINGS
 from workbench.data.layouts.reading import NotThere, read_layout
 from workbench.data.pieces import is_dataset
 from workbench.specs.card import DatasetCard, Source
 from workbench.specs.errors import UserError
 
 log = logging.getLogger("workbench")
+
+
+class FoundNowhere(UserError):  # noqa: N818
+    """No source has the set; the text has each one's reason."""
+
+
 FETCHED = "fetched"
 """Folder of downloads inside the work folder."""
 
@@ -35,6 +42,8 @@ def find(card: DatasetCard, root: Path, path: Path | None, download: bool, work:
     Raises:
         UserError: Found nowhere, with every source's reason; or found, but not as it should be.
     """
+    if card.layout == "blossoms":
+        raise UserError.of(f"dataset {card.name}", "nothing to prepare", "a set of files", "use it: it is rendered")
     if path is not None:
         return _local(card, path)
     if not card.folder and card.layout in ("image_folder", "csv"):
@@ -56,7 +65,7 @@ def find(card: DatasetCard, root: Path, path: Path | None, download: bool, work:
             reasons.append(f"{told}: {_reason(error)}")
             if source.kind != "original":
                 log.info("%s; trying the next source", reasons[-1])
-    raise UserError.of(
+    raise FoundNowhere.of(
         f"dataset {card.name}",
         "\n            ".join(["found nowhere", *reasons]),
         "one source that answers",
@@ -81,8 +90,10 @@ def _from_source(source: Source, card: DatasetCard, root: Path, work: Path, name
     if source.kind == "original":
         return _on_disk(card, root, name)
     if source.kind == "torchvision":
-        downloads.check_room(work, card.gigabytes)
         folder = work / FETCHED / source.dataset
+        if card.gigabytes and not (folder / downloads.DONE).is_file():
+            told = f"a download of {card.gigabytes:g} GB, unpacked and prepared"
+            downloads.check_room(work, 3 * card.gigabytes, told)
         downloads.fetch_torchvision(source.dataset, folder)
         try:
             return found_in_table(read_layout(card, folder / card.folder), name)
@@ -109,7 +120,9 @@ def _local(card: DatasetCard, path: Path) -> Found:
     where = f"files in {path}"
     if is_dataset(path):
         return dataset_rows.find_in_files(path, _columns(card), card)
-    if path.is_file():
+    if not path.is_dir():
+        if path.suffix.lower() in IMAGE_ENDINGS or not path.is_file():
+            raise UserError.of("data.path", f"{path}: one picture, or no file", "a folder or a list", "give its folder")
         return found_in_table(read_layout(dataclasses.replace(card, layout="csv"), path), where)
     if card.layout in ("csv", "rows"):
         raise UserError.of(

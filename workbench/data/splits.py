@@ -62,6 +62,14 @@ class ImageTable:
         return np.flatnonzero(np.isin(np.asarray(self.splits), splits))
 
 
+def marks(labels: Sequence[Sequence[int]], num_classes: int) -> np.ndarray:
+    """Return lists of class numbers as an (N, num_classes) bool array."""
+    marked = np.zeros((len(labels), num_classes), dtype=bool)
+    for row, several in enumerate(labels):
+        marked[row, several] = True
+    return marked
+
+
 def hold_out(ids: Sequence[str], labels: np.ndarray, fraction: float, salt: str) -> np.ndarray:
     """Choose a stratified hold-out by a hash of each id.
 
@@ -124,8 +132,6 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
         UserError: One class, an empty train split, a wrong number of classes or images, or an id twice.
     """
     where, found = f"dataset {card.name}", Counter(table.splits)
-    if not found[TRAIN]:
-        raise UserError.of(where, "no training images", "at least 2 per class", "check data.root or data.path")
     if len(table.classes) < 2:
         raise UserError.of(where, f"one class: {table.classes}", "2 or more classes", "add a folder per class")
     if card.num_classes is not None and len(table.classes) != card.num_classes:
@@ -136,17 +142,8 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
     twice = [name for name, count in Counter(table.ids).items() if count > 1]
     if twice:
         raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
-    of_train = table.labels[table.indices(TRAIN)]
-    trained = set((np.flatnonzero(of_train.any(0)) if table.is_multi_label else of_train).tolist())
-    untrained = [name for label, name in enumerate(table.classes) if label not in trained]
+    check_training(table, where, allow_partial)
     stamps = list(table.stamps)
-    if untrained and not allow_partial:
-        raise UserError.of(
-            where,
-            f"{len(untrained)} classes without training images: {', '.join(untrained[:5])}",
-            "training images for every class",
-            "restore them, or accept this with data.allow_partial=true",
-        )
     for split in (TRAIN, SELECTION, TEST):
         expected = getattr(card.sizes, split)
         if expected is not None and found[split] != expected:
@@ -159,6 +156,26 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
                 )
             stamps.append(f"partial: {found[split]} of {expected} {split} images")
     return ImageTable(table.ids, table.images, table.labels, table.splits, table.classes, tuple(stamps))
+
+
+def check_training(table: ImageTable, where: str, allow_partial: bool) -> None:
+    """Check that there is something to train on.
+
+    Raises:
+        UserError: An empty train split; or, unless `allow_partial`, a class without training images.
+    """
+    of_train = table.labels[table.indices(TRAIN)]
+    if not len(of_train):
+        raise UserError.of(where, "no training images", "at least 2 per class", "check data.root or data.path")
+    trained = set((np.flatnonzero(of_train.any(0)) if table.is_multi_label else of_train).tolist())
+    untrained = [name for label, name in enumerate(table.classes) if label not in trained]
+    if untrained and not allow_partial:
+        raise UserError.of(
+            where,
+            f"{len(untrained)} classes without training images: {', '.join(untrained[:5])}",
+            "training images for every class",
+            "restore them, or accept this with data.allow_partial=true",
+        )
 
 
 def drop_bad(table: ImageTable, problems: Sequence[str], policy: str, where: str) -> tuple[ImageTable, list[int]]:

@@ -16,6 +16,8 @@ from workbench.training import building, results, run_folder
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.interrupts import interruptible
 
+_OTHER_SETS = ("data.path=", "data.card=", "data.hub")
+
 
 def evaluate(
     path: str | Path, split: str = splits.TEST, overrides: Sequence[str] = (), without_leaks: bool = False
@@ -44,6 +46,9 @@ def evaluate(
             "a model that `fit` wrote",
             "evaluate it from Python with a datamodule",
         )
+    is_own_set = not any(text.removeprefix("--").startswith(_OTHER_SETS) for text in overrides)
+    if without_leaks and not is_own_set:
+        _refuse_leaks("another set than the run's own")
     loaded = recipe_files.load_layers([(str(folder / "model.json"), stored)], overrides, "unnamed")
     classifier = EfficientNetClassifier.load(folder)
     data = building.build_data(loaded.recipe, loaded.card, classifier.preprocessing)
@@ -55,8 +60,10 @@ def evaluate(
             f"the model's {len(classifier.classes)} classes",
             "evaluate on the set that the model was trained for",
         )
-    if not any(text.removeprefix("--").startswith(("data.path=", "data.card=")) for text in overrides):
+    if is_own_set:
         results.check_splits(folder, data)
+    if without_leaks and not data.facts:
+        _refuse_leaks("a rendered set")
     rows = data.rows(split)
     if not len(rows):
         raise UserError.of("evaluate", f"--split {split}", "a split that holds images", "choose the other split")
@@ -77,7 +84,12 @@ def evaluate(
         "stamps": list(data.table.stamps),
     }
     if without_leaks:
-        leaked = leaked_rows(data.facts, data.rows(splits.TRAIN), rows) if data.facts else rows[:0]
+        leaked = leaked_rows(data.facts, data.rows(splits.TRAIN), rows)
         evaluation["leaked"] = [data.table.ids[row] for row in leaked]
-        evaluation["scores_without_leaks"] = result.without(leaked).scores()
+        evaluation["scores_without_leaks"] = result.without(leaked).scores() if len(leaked) < len(rows) else None
     return evaluation
+
+
+def _refuse_leaks(given: str) -> None:
+    allowed = "the set of files that the run trained on"
+    raise UserError.of("evaluate", f"--without-leaks with {given}", allowed, "leave --without-leaks out")

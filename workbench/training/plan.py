@@ -117,7 +117,7 @@ def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str]:
     if stated is not None and card.num_classes is not None and not recipe.data.allow_partial:
         return stated, card.num_classes, "by its card"
     data = building.build_data(recipe, card)
-    data.download = False
+    data.list_only()
     return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk"
 
 

@@ -6,6 +6,7 @@ Every score of a finished run comes from `SplitResult.scores`, and predictions.c
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,13 @@ def split_ids(data: ImageDataModule) -> dict[str, Any]:
     ids = {split: [data.table.ids[row] for row in data.rows(split)] for split in ("train", "selection", "test")}
     counts = {split: len(listed) for split, listed in ids.items()}
     content = {"dataset": data.card.name, "train_on": data.train_on, "counts": counts, **ids}
+    labelled = "".join(f"{name}\0{label}\n" for name, label in sorted(zip(data.table.ids, _labels(data), strict=True)))
+    content["labels_sha256"] = hashlib.sha256(labelled.encode()).hexdigest()
     return {**content, "dropped": list(data.dropped), "source": data.source, "stamps": list(data.table.stamps)}
+
+
+def _labels(data: ImageDataModule) -> list[str]:
+    return [str(label.tolist()) for label in data.table.labels]
 
 
 def check_splits(folder: Path, data: ImageDataModule) -> None:
@@ -102,7 +109,7 @@ def check_splits(folder: Path, data: ImageDataModule) -> None:
     Hold-outs follow from the files that are there: with a file more or less, a training image could become a test one.
 
     Raises:
-        UserError: An image is in another split than it was.
+        UserError: An image is in another split than it was, or has another label.
     """
     before, now = run_folder.read_json(folder / run_folder.SPLITS), split_ids(data)
     if before is None or before["dataset"] != now["dataset"]:
@@ -116,6 +123,13 @@ def check_splits(folder: Path, data: ImageDataModule) -> None:
                 f"the images listed in {folder / run_folder.SPLITS}",
                 "restore the files (and data.train_on, data.holdout_fraction), or start a new run",
             )
+    if before.get("labels_sha256", now["labels_sha256"]) != now["labels_sha256"]:
+        raise UserError.of(
+            f"dataset {data.card.name}",
+            "images with other labels than this run had",
+            f"the labels of the time of {folder / run_folder.SPLITS}",
+            "restore the labels, or start a new run",
+        )
 
 
 def write_predictions(path: Path, result: SplitResult, data: ImageDataModule) -> None:

@@ -43,10 +43,11 @@ def read_csv(card: DatasetCard, path: Path) -> ImageTable:
     for line, row in rows:
         labels = row["label"].split(card.label_separator) if card.label_separator else [row["label"]]
         names.append([label.strip() for label in labels if label.strip()])
-        mistake = _mistake(path, row, lines_of, is_unlabelled=not names[-1] and not card.label_separator)
+        file = os.path.normpath(path.parent / row["path"])
+        mistake = _mistake(path, row, lines_of.get(file), is_unlabelled=not names[-1] and not card.label_separator)
         if mistake:
             problems.append(Problem(f"{path}:{line}", *mistake))
-        lines_of.setdefault(row["path"], line)
+        lines_of.setdefault(file, line)
     if problems:
         more = len(problems) - MOST_PROBLEMS
         if more > 0:
@@ -54,7 +55,8 @@ def read_csv(card: DatasetCard, path: Path) -> ImageTable:
         raise UserError(*problems)
     found = sorted({name for several in names for name in several})
     classes = tuple(card.classes or found)
-    numbers = dict(zip(found, match_classes(found, classes, path).tolist(), strict=True))
+    matched = match_classes(found, classes, path).tolist() if card.classes else range(len(found))
+    numbers = dict(zip(found, matched, strict=True))
     if card.label_separator:
         labels = np.zeros((len(rows), len(classes)), dtype=bool)
         for i, several in enumerate(names):
@@ -73,6 +75,9 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip().lower() for name in reader.fieldnames or ()]
+            twice = [name for name in header if header.count(name) > 1]
+            if twice:
+                raise UserError.of(path, f"the column {twice[0]} twice", wanted, "keep one of them")
             if not {"path", "label"} <= set(header):
                 remedy = "name the columns in the first line" + (", separated by commas" if len(header) < 2 else "")
                 raise UserError.of(path, f"the header {','.join(header)[:200]!r}", wanted, remedy)
@@ -80,7 +85,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             rows = []
             for row in reader:
                 values = {name: (row.get(name) or "").strip() for name in ("path", "label", "split")}
-                rows.append((reader.line_num, values))
+                rows.append((reader.line_num, {**values, "too_long": "yes" if None in row else ""}))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError.of(path, f"not a CSV file in UTF-8: {error}", wanted, "save it as CSV with commas") from error
     if not rows:
@@ -88,15 +93,17 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _mistake(
-    path: Path, row: dict[str, str], lines_of: dict[str, int], is_unlabelled: bool
-) -> tuple[str, str, str] | None:
+def _mistake(path: Path, row: dict[str, str], earlier: int | None, is_unlabelled: bool) -> tuple[str, str, str] | None:
     """Return (given, allowed, remedy) of the first thing wrong with a line, or None."""
     image = path.parent / row["path"]
     if not row["path"]:
         return "no path", "the image's path", "fill the cell, or take the line out"
-    if row["path"] in lines_of:
-        return f"{row['path']}, as in line {lines_of[row['path']]}", "every image once", "take one line out"
+    if row["too_long"]:
+        return "more cells than the header", "a cell per column", "put quotes around it, or set data.label_separator"
+    if not row["label"].isprintable():
+        return f"the label {row['label']!r}", "a name in one line", "correct the cell"
+    if earlier:
+        return f"{row['path']}, as in line {earlier}", "every image once", "take one line out"
     if not image.is_file():
         return f"{image}: no such file", f"a path that counts from {path.parent}", "correct the path, or add the file"
     if not os.access(image, os.R_OK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections import defaultdict
@@ -70,6 +71,7 @@ def read_image_folder(card: DatasetCard, folder: Path) -> ImageTable:
         raise NotThere.of("data.path", f"{folder}: no such folder", "a folder of images", "check data.path")
     roots = _split_folders(folder)
     files_of = _image_files(folder, depth=len(roots[TRAIN].relative_to(folder).parts) + 1)
+    stamps = _unused(files_of, set(roots.values()), folder)
     label_of, classes = in_card_order(card, [group.name for group in _folders(roots[TRAIN])], roots[TRAIN])
     rows = []
     for split, root in roots.items():
@@ -88,7 +90,14 @@ def read_image_folder(card: DatasetCard, folder: Path) -> ImageTable:
             rows += [(file, label_of[group.name], split) for file in sorted(files)]
         if len(rows) == before:
             raise UserError.of(root, "no images", "folders of images, one per class", "fill the folder or take it out")
-    return listed(folder, rows, classes)
+    return dataclasses.replace(listed(folder, rows, classes), stamps=stamps)
+
+
+def _unused(files_of: dict[str, list[str]], roots: set[Path], folder: Path) -> tuple[str, ...]:
+    """Return a stamp if pictures lie outside the class folders: they belong to no class."""
+    outside = {".", "", *(root.relative_to(folder).as_posix() for root in roots)}
+    loose = [file for place in outside for file in files_of.get(place, ())]
+    return (f"not used: {len(loose)} images outside the class folders, such as {loose[0]}",) if loose else ()
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
@@ -98,7 +107,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     """
     names = {d.name for d in _folders(folder)}
     has_parts = "train" in names and bool(_folders(folder / "train"))
-    odd = names - set(SPLIT_FOLDERS) if has_parts else names & MISNAMED_SPLITS
+    odd = names - set(SPLIT_FOLDERS) if has_parts else {name for name in names if _is_misnamed(folder / name)}
     if odd:
         raise UserError.of(
             folder,
@@ -109,6 +118,13 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     if not has_parts:
         return {TRAIN: folder}
     return {split: folder / name for name, split in SPLIT_FOLDERS.items() if name in names}
+
+
+def _is_misnamed(folder: Path) -> bool:
+    """Whether a folder looks like a split under another name, such as `Train` or `seg_test`: it holds folders only."""
+    words = set(re.split(r"[^a-z]+", folder.name.lower()))
+    is_named_so = folder.name in MISNAMED_SPLITS or bool(words & {"train", *MISNAMED_SPLITS} and _folders(folder))
+    return is_named_so and not (folder.name == "train" and not _folders(folder))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -123,6 +139,8 @@ def _image_files(folder: Path, depth: int) -> dict[str, list[str]]:
     """
     found = defaultdict(list)
     for root, folders, files in os.walk(folder, onerror=_fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # such as .ipynb_checkpoints
+        files = [name for name in files if not name.startswith(".")]
         for name in (*folders, *files):
             _check_link(folder, Path(root, name))
         inside = Path(root).relative_to(folder)
