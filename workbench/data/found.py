@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workbench.data.splits import ImageTable, marks
+from workbench.data.splits import ImageTable, check_ids, marks
 from workbench.specs.errors import UserError
 
 UNIT_ROWS = 256
@@ -92,12 +91,7 @@ def found_in_table(table: ImageTable, where: str) -> Found:
     Raises:
         UserError: An id twice or that no text file can hold, or a picture that is no file.
     """
-    odd = [name for name in table.ids if not name.isprintable()]
-    if odd:
-        raise UserError.of(where, f"the name {odd[0]!r}", "printable file names", "rename the file")
-    twice = [name for name, count in Counter(table.ids).items() if count > 1]
-    if twice:
-        raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
+    check_ids(table.ids, where)
     is_pixels = isinstance(table.images, np.ndarray)
     stats = None if is_pixels else [path.stat() for path in table.images]
     for path, found in zip(table.images, stats or (), strict=False):

@@ -136,12 +136,7 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
         raise UserError.of(where, f"one class: {table.classes}", "2 or more classes", "add a folder per class")
     if card.num_classes is not None and len(table.classes) != card.num_classes:
         raise UserError.of(where, f"{len(table.classes)} classes", card.num_classes, "restore the missing classes")
-    odd = [name for name in table.ids if not name.isprintable()]
-    if odd:
-        raise UserError.of(where, f"the name {odd[0]!r}", "printable file names", "rename the file")
-    twice = [name for name, count in Counter(table.ids).items() if count > 1]
-    if twice:
-        raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
+    check_ids(table.ids, where)
     check_training(table, where, allow_partial)
     stamps = list(table.stamps)
     for split in (TRAIN, SELECTION, TEST):
@@ -156,6 +151,20 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
                 )
             stamps.append(f"partial: {found[split]} of {expected} {split} images")
     return ImageTable(table.ids, table.images, table.labels, table.splits, table.classes, tuple(stamps))
+
+
+def check_ids(ids: Sequence[str], where: str) -> None:
+    """Check that every id is there once and that a text file can hold it.
+
+    Raises:
+        UserError: It is not so.
+    """
+    odd = [name for name in ids if not name.isprintable()]
+    if odd:
+        raise UserError.of(where, f"the name {odd[0]!r}", "printable file names", "rename the file")
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
 
 
 def check_training(table: ImageTable, where: str, allow_partial: bool) -> None:
