@@ -346,3 +346,12 @@ def test_what_is_found_nowhere_leaves_no_folder_behind(tmp_path):
         with pytest.raises(UserError, match="found nowhere"):
             prepare(CARD, tmp_path / "no" / "such", download=download)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_listed_file_that_cannot_be_reached_is_named(tmp_path):
+    from workbench.data.splits import ImageTable
+
+    gone = tmp_path / "gone.png"
+    table = ImageTable(["gone.png"], [gone], np.arange(1), ["train"], ("a", "b"))
+    with pytest.raises(UserError, match=r"gone\.png\n.*No such file"):
+        found.found_in_table(table, "a list")

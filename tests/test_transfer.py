@@ -150,6 +150,8 @@ def test_counters_that_a_file_lacks_are_no_mistake(source):
     tensors = {name: t for name, t in source.state_dict().items() if not name.endswith("num_batches_tracked")}
     found, _ = transfer_tensors(tensors, source.scaling, made.scaling, made.state_dict())
     made.load_state_dict(found, strict=True)
+    whole, _ = transfer_tensors(source.state_dict(), source.scaling, made.scaling, made.state_dict())
+    assert all(torch.equal(found[name], whole[name]) for name in tensors if name in found)
 
 
 def test_real_scalings_grow_from_b0():
@@ -302,4 +304,5 @@ def test_unknown_names_and_named_architectures_are_refused_as_before():
 
 def test_a_recipe_with_a_custom_scaling_and_published_weights_is_valid():
     arch = "model.arch={width: 1.3, depth: 1.5, resolution: 260}"
-    load_recipe("quickstart", [arch, "model.weights=torchvision/imagenet1k_v1"])
+    loaded = load_recipe("quickstart", [arch, "model.weights=torchvision/imagenet1k_v1"]).recipe
+    assert (loaded.model.arch["width"], loaded.model.weights) == (1.3, "torchvision/imagenet1k_v1")

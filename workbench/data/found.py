@@ -89,11 +89,15 @@ def found_in_table(table: ImageTable, where: str) -> Found:
     Pixels become PPM files, which hold them as they are.
 
     Raises:
-        UserError: An id twice or that no text file can hold, or a picture that is no file.
+        UserError: An id twice or that no text file can hold, or a picture that is no file, or cannot be reached.
     """
     check_ids(table.ids, where)
     is_pixels = isinstance(table.images, np.ndarray)
-    stats = None if is_pixels else [path.stat() for path in table.images]
+    try:
+        stats = None if is_pixels else [path.stat() for path in table.images]
+    except OSError as error:
+        remedy = "check the file and its permissions"
+        raise UserError.of(error.filename or where, error.strerror, "a readable file", remedy) from error
     for path, found in zip(table.images, stats or (), strict=False):
         if not stat.S_ISREG(found.st_mode):
             raise UserError.of(path, "not a file", "image files", "take it out of the set")

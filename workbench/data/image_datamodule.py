@@ -40,7 +40,7 @@ class ImageDataModule(lightning.LightningDataModule):
 
     Args:
         root: Folder of all sets.
-        card: A card's name or file, or the card itself; the named modules below know theirs.
+        card: A card's name or file, or the card itself; those of `datamodules.py` know theirs.
         path: Your own folder, .csv list, or parquet or Arrow files, in place of what is under `root`.
         preprocessing: Evaluation preprocessing of the weights that are fine-tuned; ImageNet's at `resolution` if None.
         resolution: Side of training crops, pixels.

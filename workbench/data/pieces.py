@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,11 @@ def is_dataset(path: Path) -> bool:
         return path.suffix in DATASET_ENDINGS
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return True
-    has_pictures = any(f.suffix.lower() in IMAGE_ENDINGS for f in (*path.glob("*/*"), *path.glob("*")))
-    return not has_pictures and bool(_dataset_files(path))
+    # Two levels tell: an original set can have a million files below them, which are not listed here.
+    has_pictures = any(f.suffix.lower() in IMAGE_ENDINGS for f in itertools.chain(path.glob("*"), path.glob("*/*")))
+    return not has_pictures and any(
+        f.suffix in DATASET_ENDINGS for f in itertools.chain(path.glob("*"), path.glob("*/*"))
+    )
 
 
 def _dataset_files(folder: Path) -> list[Path]:

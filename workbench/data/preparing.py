@@ -47,7 +47,7 @@ def prepare(
 ) -> Path:
     """Return the folder of a prepared set; make it first if it is not there, or not what the source has now.
 
-    A set with a card of its own holds its pictures' bytes. A `path` is listed, and its files stay where they are.
+    The pictures' bytes are held, but for picture files under a `path`, which are listed and stay where they are.
 
     Args:
         card: The set.

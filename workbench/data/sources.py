@@ -57,7 +57,7 @@ def find(card: DatasetCard, root: Path, path: Path | None, download: bool, work:
             continue
         try:
             return _from_source(source, card, root, work, name)
-        except (NotThere, downloads.SourceError, UserError) as error:
+        except (downloads.SourceError, UserError) as error:
             is_no_way_on = source.kind == "original" or len(card.sources) == 1
             if is_no_way_on and isinstance(error, UserError) and not isinstance(error, NotThere):
                 raise  # files that are there but broken, or the user's own choice of a copy
