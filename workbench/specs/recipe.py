@@ -64,7 +64,7 @@ class Data:
     root: str = key("data", "Folder that holds the sets, each in its original layout.")
     prepared_root: str | None = key(None, "Folder of prepared sets; null: prepared/ under data.root.")
     path: str | None = key(
-        None, "Your own folder, .csv list, or parquet or Arrow files, in place of what is under data.root. Pictures stay there."
+        None, "Your folder, .csv list, or parquet or Arrow files in place of data.root. Pictures stay in their place."
     )
     hub: Source | None = key(
         None, "A dataset on the hub in place of the card's sources: id, config, revision, image, label, splits."
