@@ -87,7 +87,7 @@ def test_plan_tells_sizes_steps_and_groups_without_the_images(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("64,288,916 parameters (63,786,960 without head)", "20000 steps", "5,120,000 images", "37.7"):
         assert words in done.stdout
-    assert "255 MB of weights (torchvision/imagenet1k_v1)" in done.stdout
+    assert "253 MB of weights (timm/tf_efficientnet.aa_in1k)" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

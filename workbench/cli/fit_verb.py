@@ -22,8 +22,8 @@ def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: 
 
     \b
     workbench fit --recipe quickstart
-    workbench fit --recipe recipes/flowers_b0.yaml data.root=~/sets model.weights=b0.pth
-    workbench fit --resume runs/flowers_b0/20261123-101500-a1b2c3
+    workbench fit --recipe recipes/flowers_b0_cpu.yaml data.root=~/sets model.weights=b0.pth
+    workbench fit --resume runs/flowers_b0_cpu/20261123-101500-a1b2c3
     """
     if (recipe_name is None) == (resume is None):
         raise UserError.of(
@@ -55,18 +55,13 @@ def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: 
 
 def _fit(recipe: recipe_files.Recipe, folder: Path | None) -> None:
     from workbench.cli.tables import print_result
+    from workbench.training.interrupts import Interrupted
     from workbench.training.run import fit
 
     try:
         outcome = fit(recipe, resume=folder)
-    except KeyboardInterrupt:
-        known = folder or _newest(recipe)
-        print(f"interrupted; go on with: python -m workbench fit --resume {known}", file=sys.stderr)
+    except Interrupted as stop:
+        print(f"{stop.how}; go on with: python -m workbench fit --resume {stop.folder}", file=sys.stderr)
         sys.exit(130)
     print_result(outcome.result)
     print(outcome.folder)
-
-
-def _newest(recipe: recipe_files.Recipe) -> str:
-    folders = sorted(Path(recipe.track.runs_dir).glob(f"{recipe.about.name}/*"))
-    return str(folders[-1]) if folders else "RUN"
