@@ -2,6 +2,7 @@
 
 import json
 import signal
+import resource
 import subprocess
 import sys
 import time
@@ -29,11 +30,12 @@ def test_looking_loads_no_torch_and_takes_no_time(arguments):
         "heavy = {'torch', 'lightning', 'wandb', 'torchvision', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    seconds = []
+    seconds = []  # of processor time: other tests may run beside this one
     for _ in range(3):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert done.stdout
     assert min(seconds) < 0.6
@@ -63,7 +65,7 @@ def test_show_prints_value_and_source():
         (["fit"], ["--recipe and --resume: none"]),
         (["fit", "--resume", "nowhere"], ["no recipe.yaml in it"]),
         (["fit", "--recipe", "quickstart", "optim.lr"], ["key=value"]),
-        (["fit", "--recipe", "folder_b0", "data.path=/nowhere", "model.weights=none"], ["no such file or folder"]),
+        (["fit", "--recipe", "any", "data.path=/nowhere", "model.weights=none"], ["no such file or folder"]),
         (["fit", "--recipe", "flowers_b0", "data.root=/nowhere", "data.download=false"], ["jpg", "102flowers.tgz"]),
         (["fit", "--recipe", "quickstart", "model.weights=/nowhere/x.pth"], ["/nowhere/x.pth: no such file"]),
         (["evaluate", "nowhere"], ["nowhere: no such file or folder"]),

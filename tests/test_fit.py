@@ -1,17 +1,15 @@
 """A whole fit: the run folder, its honesty, its phases, its restart."""
 
-import contextlib
 import csv
 import json
-import struct
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from conftest import SHARED
 from safetensors.torch import load_file
+from wandb_files import wandb_read
 
 from workbench import evaluate, fit, load_recipe
 from workbench.specs.errors import UserError
@@ -119,38 +117,6 @@ def test_the_page_shows_the_scores_and_asks_nobody(finished_run):
     assert f"{100 * finished_run.result['test']['top1']:.2f} %" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
-
-
-def wandb_records(data):
-    """Yield the records of a .wandb file: 32 KiB blocks of (crc32, length, type) headers and parts of records."""
-    position, parts = 7, b""  # the file begins with its own 7 bytes
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
-
-
-def wandb_read(path, seconds=20):
-    """Return a .wandb file's records. W&B's service may write the last ones after `finish` has returned."""
-    from google.protobuf.message import DecodeError
-    from wandb.proto import wandb_internal_pb2
-
-    until = time.monotonic() + seconds
-    while True:
-        records = []
-        with contextlib.suppress(DecodeError, struct.error):
-            for data in wandb_records(path.read_bytes()):
-                records.append(wandb_internal_pb2.Record())
-                records[-1].ParseFromString(data)
-        if time.monotonic() > until or any(record.HasField("exit") for record in records):
-            return records
-        time.sleep(0.1)
 
 
 def test_the_w_and_b_file_holds_config_and_metrics(finished_run):

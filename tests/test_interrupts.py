@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_fit import wandb_read
+from wandb_files import wandb_read
 
 from workbench import fit, load_recipe
 from workbench.training.interrupts import Interrupted, interruptible

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from conftest import TINY_RECIPE, fill_in
-from test_fit import wandb_read
+from wandb_files import wandb_read
 from wandb_stub import KEY, WandbStub
 
 from workbench import fit, load_recipe
