@@ -71,7 +71,8 @@ def test_every_built_net_of_table_2_is_the_one_that_the_paper_means(name):
     row = paper_model(name)
     with torch.device("meta"):
         counts = count(build_backbone(name), row.resolution or FAMILIES[name].resolution)
-    assert counts.madds / 1e9 == pytest.approx(row.flops_b, rel=0.09)  # PNASNet 24.9 for a printed 23
+    if row.flops_b is not None:  # GPipe: none printed
+        assert counts.madds / 1e9 == pytest.approx(row.flops_b, rel=0.09)  # PNASNet 24.9 for a printed 23
     # Inception-v4 (42.7M for a printed 48M) and SENet-154 (115M for 146M) differ in every library
     off = {"inception_v4": 0.12, "senet154": 0.22}.get(name, 0.03)
     assert counts.parameters / 1e6 == pytest.approx(row.params_m, rel=off)
@@ -81,6 +82,8 @@ def test_every_built_net_of_table_2_is_the_one_that_the_paper_means(name):
 def test_logits_are_those_of_the_uncut_network(name):
     if FAMILIES[name].library == "timm":
         pytest.importorskip("timm")
+    if name.startswith("amoebanet"):
+        pytest.skip("narrow ones in test_amoebanet.py")
     if name in ("nasnetalarge", "pnasnet5large", "senet154", "resnext101_64x4d", "resnext101_32x8d", "densenet264"):
         pytest.skip("slow; the same code as smaller ones")
     torch.manual_seed(0)
@@ -216,7 +219,7 @@ def test_every_model_of_table_2_is_built_or_listed_as_not():
     assert printed(paper_model("resnet50"), "top1") == "76.0 (document: 76.3)"
     assert printed(paper_model("b4"), "top1") == "82.9 (document: 83.0)"
     assert printed(paper_model("resnet152"), "flops_b") == "11 (document: 11.3)"
-    assert printed(paper_model("gpipe"), "flops_b") == ""
+    assert printed(paper_model("amoebanet_b"), "flops_b") == ""
 
 
 SMALL = ["model.arch={family: mobilenet_v1, width: 0.25, depth: 0.5, resolution: 32}", "model.bn_momentum=null"]

@@ -1,6 +1,7 @@
 """Build the networks that the paper compares with, cut into stages like an EfficientNet.
 
-They come from torchvision, from timm (the extra `compare`) or from `scaled_nets.py`; facts are in `specs/compared.py`.
+They come from torchvision, from timm (the extra `compare`), or from `scaled_nets.py` and `amoebanet.py`; facts are in
+`specs/compared.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from workbench.models import scaled_nets
+from workbench.models.amoebanet import AmoebaNet
 from workbench.models.heads import build_head
 from workbench.models.staged import StagedNet
+from workbench.specs.amoeba_cells import DESIGNS
 from workbench.specs.compared import FAMILIES, ComparedArch, option_problems, resolve_backbone
 from workbench.specs.errors import UserError
 
@@ -25,6 +29,7 @@ _OWN: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": scaled_nets.MobileNetV1,
     "mobilenet_v2": scaled_nets.mobilenet_v2,
     "resnet50": scaled_nets.ScaledResNet,
+    **{name: partial(AmoebaNet, name) for name in DESIGNS},
 }
 
 
@@ -119,7 +124,7 @@ def cut(whole: nn.Module) -> tuple[nn.Sequential, int]:
         parts = _split(layers, ("Mixed_5b", "Mixed_6a", "Mixed_7a"), "Conv2d_3b_1x1")
     elif isinstance(whole, models.MobileNetV2):
         parts = _mobilenet_v2_parts(whole)
-    elif isinstance(whole, scaled_nets.MobileNetV1):
+    elif isinstance(whole, scaled_nets.MobileNetV1 | AmoebaNet):
         parts = list(whole.features)
     else:
         num_features = whole.num_features
