@@ -1,11 +1,10 @@
 """The command line as a user meets it: a process, its exit code, its words, its speed."""
 
 import json
-import signal
 import resource
+import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
