@@ -1,7 +1,6 @@
 """Class activation maps: exact where they say so, where the truth is known they find it, and grids of them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from workbench import EfficientNetClassifier
-from workbench.analysis.cam_grid import FIGURE_7, amount, heading
+from workbench.analysis.cam_grid import FIGURE_7, amount, headings
 from workbench.cli.cam_verb import command
 from workbench.data import blossoms
 from workbench.data.transforms import normalise
@@ -105,15 +104,26 @@ def test_the_method_follows_head_and_size(images):
         for size, given in ((224, images), (64, small))
         for made in [activation_maps(network(head), given)]
     }
-    fine = ("layercam", ("stage1", "stage2", "stage3"))
+    fine = ("layercam", ("stage3", "top"))
     assert chosen == {
         ("linear", 224): ("cam", ("top",)),
         ("linear", 64): fine,
         ("mlp", 224): ("gradcam", ("top",)),
         ("mlp", 64): fine,
     }
-    assert activation_maps(network(), small).maps.shape == (3, 32, 32)
-    assert activation_maps(network(), small[..., :8, :8]).method == "cam"  # no stage has 7 cells: nothing to choose
+    assert activation_maps(network(), small).maps.shape == (3, 8, 8)
+    odd = activation_maps(network(), images[..., :180, :180])  # 6 cells; 12 at stride 16 are no more than twice as many
+    assert (odd.stages, odd.maps.shape) == (("stage3", "top"), (3, 23, 23))
+    assert activation_maps(network(), small[..., :2, :2]).method == "cam"  # one cell everywhere: nothing to choose
+
+
+def test_a_fine_map_is_the_product_of_where_the_class_is_and_how_far_it_goes(images):
+    model, classes = network(), torch.tensor([1, 1, 5])
+    where = activation_maps(model, images, classes, "cam").upsampled(28)
+    fine = activation_maps(model, images, classes, "layercam").maps
+    assert not fine[where == 0].any()
+    assert (fine <= where / where.amax((1, 2), keepdim=True) + 1e-5).all()
+    assert ((fine > 0).float().mean((1, 2)) < (where > 0).float().mean((1, 2))).all()
 
 
 def test_heads_without_exact_maps_are_told_apart(images):
@@ -184,8 +194,9 @@ def test_a_grid_has_a_place_for_every_tile_and_cuts_long_words():
     red, blue = (np.full((10, 10, 3), colour, np.uint8) for colour in ((250, 0, 0), (0, 0, 250)))
     row = [Tile(red, ("a" * 100,)), Tile(blue, ("b", "c"))]
     grid = np.asarray(draw_grid([row, row], ["one", "two"]))
+    taller = np.asarray(draw_grid([row, row], ["one", "two\nand more"]))
     plain = np.asarray(draw_grid([row, row]))
-    assert grid.shape[0] > plain.shape[0]
+    assert taller.shape[0] > grid.shape[0] > plain.shape[0]
     assert (plain == (250, 0, 0)).all(-1).sum() == (plain == (0, 0, 250)).all(-1).sum() == 2 * 160 * 160
     half = plain.shape[1] // 2
     assert not (plain[:, half:] == (250, 0, 0)).all(-1).any()
@@ -198,42 +209,39 @@ def test_masks_are_where_the_flower_is():
         assert mask[24:40, 24:40].mean() > mask[:8].mean()
 
 
-def test_on_the_embedded_set_most_of_a_map_lies_on_the_flower():
-    """At 64 pixels the last map has 2 x 2 places: even a perfect one would have a quarter of its mass on the flower.
+@pytest.mark.parametrize(("size", "least", "gap"), [(64, 0.5, 0.15), (128, 0.7, 0.2)])
+def test_on_the_embedded_set_most_of_a_map_lies_on_the_flower(size, least, gap):
+    """The truth is known there. The last map has 2 x 2 or 4 x 4 places: even a perfect one would be mostly beside it.
 
-    The finer maps have more than four fifths. Most of that is owed to the pictures, whose background is out of focus:
-    networks without training had 0.64 to 0.79, as their heads were made. The trained one must do better than its like.
+    The background is out of focus, so that maps of a network without training favour the flower too: the trained one
+    must do better than its like. The heads here are solved for, not fitted: docs/models.md has fitted networks.
     """
-    species, each = blossoms.species("downstream"), 8
-    masks = torch.tensor(np.stack([flower_mask(kind, 2, i) for kind in species for i in range(each)])).float()
-    trained, random = _discriminant("embedded/blossoms"), _discriminant(None)
+    species, each = blossoms.species("downstream"), 6
+    masks = torch.tensor(np.stack([flower_mask(kind, 2, i, size) for kind in species for i in range(each)])).float()
     shares = {}
-    for name, model in (("trained", trained), ("random", random)):
-        images = _blossoms(model, 2, each)
-        for method in ("layercam", "cam"):
-            heat = activation_maps(model.net, images, method=method).upsampled(64)
-            shares[name, method] = float(((heat * masks).sum((1, 2)) / heat.sum((1, 2)).clamp(min=1e-12)).mean())
-    whole = nn.functional.adaptive_avg_pool2d(masks[:, None], 2)  # the best that 2 x 2 places can say
-    best = nn.functional.interpolate(whole, 64, mode="bilinear")[:, 0]
-    bound = float(((best * masks).sum((1, 2)) / best.sum((1, 2))).mean())
-    assert bound < 0.3
-    assert shares["trained", "cam"] < 0.3
-    assert shares["trained", "layercam"] > 0.8
-    assert shares["trained", "layercam"] > shares["random", "layercam"] + 0.03
+    for name, model in (("trained", _discriminant("embedded/blossoms", size)), ("random", _discriminant(None, size))):
+        images = _blossoms(model, 2, each, size)
+        for method in ("auto", "cam"):
+            made = activation_maps(model.net, images, method=method)
+            heat = made.upsampled(size)
+            shares[name, made.method] = float(((heat * masks).sum((1, 2)) / heat.sum((1, 2)).clamp(min=1e-12)).mean())
+    assert shares["trained", "layercam"] > least
+    assert shares["trained", "layercam"] > shares["random", "layercam"] + gap
+    assert shares["trained", "layercam"] > shares["trained", "cam"] + 0.2
 
 
-def _blossoms(model: EfficientNetClassifier, seed: int, each: int) -> torch.Tensor:
+def _blossoms(model: EfficientNetClassifier, seed: int, each: int, size: int) -> torch.Tensor:
     species = blossoms.species("downstream")
-    pictures = np.stack([blossoms.render(kind, seed, i) for kind in species for i in range(each)])
+    pictures = np.stack([blossoms.render(kind, seed, i, size) for kind in species for i in range(each)])
     return normalise(torch.from_numpy(pictures).permute(0, 3, 1, 2), model.preprocessing)
 
 
-def _discriminant(weights: str | None) -> EfficientNetClassifier:
+def _discriminant(weights: str | None, resolution: int) -> EfficientNetClassifier:
     """A tiny network, its linear head solved for the blossoms' training pictures (linear discriminants)."""
     torch.manual_seed(5)
-    size = {"resize": 64, "crop": 64, "interpolation": "bilinear"}
+    size = {"resize": resolution, "crop": resolution, "interpolation": "bilinear"}
     model = EfficientNetClassifier("tiny", 16, weights, preprocessing=size, network={"drop_path": 0.0})
-    images = _blossoms(model, 0, 10)
+    images = _blossoms(model, 0, 10, resolution)
     if weights is None:  # BatchNorm statistics that fit the pictures, or nothing would reach the head
         for module in model.net.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -316,13 +324,16 @@ def test_mistakes_are_explained(saved, tmp_path, arguments, says):
 def test_the_row_of_figure_7_has_about_equal_madds():
     # Table 7, in billions; counted for this project where the paper's 1.8 and 1.9 are rounded (protocol.md, section 2)
     counted = {"baseline": 0.386, "deeper": 1.575, "wider": 1.450, "higher resolution": 1.538, "compound": 1.80}
-    scalings = {title: resolve_arch(arch or "b0") for title, arch in FIGURE_7.items()}
+    scalings = {title: resolve_arch(arch) for title, arch in FIGURE_7.items()}
     assert {t: count_madds(s, 1000) / 1e9 for t, s in scalings.items()} == pytest.approx(counted, rel=0.005)
-    titles = [heading(SimpleNamespace(net=SimpleNamespace(scaling=scaling))) for scaling in scalings.values()]
-    assert titles[0] == "baseline (b0)"
-    assert titles[3] == "higher resolution (w1-d1-r448)"
-    tiny = SimpleNamespace(net=SimpleNamespace(scaling=resolve_arch("tiny")))
-    assert heading(tiny) == "tiny"
+    row = list(scalings.values())
+    assert headings(row, [s.resolution for s in row]) == [
+        "baseline\n224 px",
+        "deeper\n224 px, d=4",
+        "wider\n224 px, w=2",
+        "higher resolution\n448 px, r=2",
+        "compound\n291 px, d=1.4, w=1.2, r=1.3",
+    ]
 
 
 @pytest.mark.parametrize(("given", "written"), [(385_812_345, "386M"), (1_827_000_000, "1.83B"), (4200, "4.2K")])

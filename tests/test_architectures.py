@@ -106,7 +106,34 @@ def test_compound_rule_gives_b0_b2_and_b3():
         assert scaled_stages(made) == scaled_stages(named)
 
 
-@pytest.mark.parametrize("arch", ["b9", {}, {"phi": 1, "width": 2}, {"width": "wide"}, {"depth": 99}, {"size": 3}])
+def test_a_named_architecture_can_be_scaled():
+    made, tiny = resolve_arch({"base": "tiny", "width": 2, "depth": 3}), ARCHS["tiny"]
+    assert (made.width, made.depth, made.resolution) == (2 * tiny.width, 3 * tiny.depth, tiny.resolution)
+    assert made.name == "tiny-w2-d3-r64"
+    assert scaled_stages(made) == scaled_stages(resolve_arch({"width": 0.5, "depth": 1.5}))
+    assert resolve_arch({"base": "b3", "resolution": 64}).resolution == 64
+    named = resolve_arch({"base": "b0", "width": 2})
+    assert scaled_stages(named) == scaled_stages(resolve_arch({"width": 2}))
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
+        resolve_arch({"base": "tinny", "width": 2})
+    with pytest.raises(UserError, match="10 times B0's"):
+        resolve_arch({"base": "l2", "width": 3})
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        {"base": 3},
+        {"base": "b0", "phi": 1},
+        {"base": "b0", "width": "2"},
+        "b9",
+        {},
+        {"phi": 1, "width": 2},
+        {"width": "wide"},
+        {"depth": 99},
+        {"size": 3},
+    ],
+)
 def test_impossible_architectures_are_refused(arch):
     with pytest.raises(UserError, match="model.arch"):
         resolve_arch(arch)

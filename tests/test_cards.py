@@ -23,7 +23,7 @@ def write(tmp_path, text):
 
 
 def test_the_nine_sets_and_the_kinds_of_your_own_ship():
-    assert {*PUBLISHED, "folder", "csv", "hub", "blossoms", "blossoms_upstream"} == set(list_cards())
+    assert {*PUBLISHED, "folder", "csv", "hub", "blossoms", "blossoms_large", "blossoms_upstream"} == set(list_cards())
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -9,21 +9,24 @@ from PIL import Image
 
 from workbench.data.images import IMAGE_ENDINGS
 from workbench.models import portable
-from workbench.models.activation_maps import has_exact_maps
+from workbench.models.activation_maps import FINE, has_exact_maps
 from workbench.models.counting import count
+from workbench.specs.architectures import ARCHS, Scaling
+from workbench.specs.compared import Backbone
 from workbench.specs.errors import UserError, suggestion
 from workbench.training.cam_pictures import Tile, draw_grid, labelled, look
 from workbench.training.classifier import EfficientNetClassifier
 
 FIGURE_7 = {
-    "baseline": {},
-    "deeper": {"depth": 4},
-    "wider": {"width": 2},
-    "higher resolution": {"resolution": 448},
-    "compound": {"depth": 1.4, "width": 1.2, "resolution": 291},
+    "baseline": {"base": "b0"},
+    "deeper": {"base": "b0", "depth": 4},
+    "wider": {"base": "b0", "width": 2},
+    "higher resolution": {"base": "b0", "resolution": 448},
+    "compound": {"base": "b0", "depth": 1.4, "width": 1.2, "resolution": 291},
 }
 """The models of the paper's Figure 7 and Table 7 as `model.arch`: B0, and B0 scaled to about 1.8 billion MAdds.
-291 is the paper's 1.3 x 224, rounded."""
+291 is the paper's 1.3 x 224, rounded. `recipes/figure7_*.yaml` are a small row of the same kind."""
+_SCALED = {"d": "deeper", "w": "wider", "r": "higher resolution"}
 MOST_PICTURES = 50
 """Rows of one grid; a choice of this project."""
 
@@ -95,7 +98,7 @@ def cam_grid(
         models: Of the same classes.
         pictures: Files.
         name: The class whose maps these are; each model's most probable one if None.
-        method: See `activation_maps`.
+        method: See `activation_maps`; `auto` takes the finer maps for all where one model needs them.
         overlay_only: Leave the first column out.
 
     Raises:
@@ -107,6 +110,8 @@ def cam_grid(
     if method == "cam" and not all(has_exact_maps(model.net) for model in models):
         allowed = "gradcam, layercam or auto for a head that is not one linear or cosine layer"
         raise UserError.of("cam --method", method, allowed, "choose another method")
+    if method == "auto" and any(look(model, pictures[:1], name)[0].method == FINE for model in models):
+        method = FINE  # one method for all, or columns could not be compared
     rows: list[list[Tile]] = [[] for _ in pictures]
     for number, model in enumerate(models):
         counted = count(model.net, model.preprocessing.crop).madds
@@ -114,17 +119,34 @@ def cam_grid(
             if number == 0 and not overlay_only:
                 row.append(Tile(seen.crop, (picture.name,)))
             row.append(labelled(seen, f"{amount(counted)} MAdds, {seen.method}"))
-    titles = [f"{heading(model)}, {model.preprocessing.crop} px" for model in models]
+    titles = headings([model.net.scaling for model in models], [model.preprocessing.crop for model in models])
     return draw_grid(rows, titles if overlay_only else ["picture", *titles])
 
 
-def heading(model: EfficientNetClassifier) -> str:
-    """Name a model by its architecture and, of the paper's Figure 7, by what was scaled."""
-    scaling = model.net.scaling
-    numbers = scaling.width, scaling.depth, scaling.resolution
-    known = {(a.get("width", 1), a.get("depth", 1), a.get("resolution", 224)): title for title, a in FIGURE_7.items()}
-    title = known.get(numbers)
-    return f"{title} ({scaling.name})" if title and not hasattr(scaling, "family") else scaling.name
+def headings(scalings: Sequence[Backbone], sizes: Sequence[int]) -> list[str]:
+    """Name models as the paper's Figure 7 does: by what was scaled against the one that all others are larger than.
+
+    Args:
+        scalings: Their architectures.
+        sizes: The inputs that they see, pixels.
+
+    Returns:
+        Two lines for each model: its title, and factors and size. The title is the architecture where no model is
+        the smallest in depth, width and size, where all are alike, and for networks that are no EfficientNets.
+    """
+    measures = [(s.depth, s.width, size) for s, size in zip(scalings, sizes, strict=True)]
+    least = tuple(map(min, zip(*measures, strict=True)))
+    alike = all(isinstance(scaling, Scaling) for scaling in scalings)
+    if not alike or least not in measures or len(set(measures)) == 1:
+        return [f"{scaling.name}\n{size} px" for scaling, size in zip(scalings, sizes, strict=True)]
+    titles = []
+    for scaling, measure in zip(scalings, measures, strict=True):
+        factors = {k: m / one for k, m, one in zip(_SCALED, measure, least, strict=True) if m > one}
+        title = "baseline" if not factors else _SCALED[next(iter(factors))] if len(factors) == 1 else "compound"
+        title += f" ({scaling.name})" * (scaling.name in ARCHS)
+        details = [f"{measure[2]} px", *(f"{key}={factor:.3g}" for key, factor in factors.items())]
+        titles.append(f"{title}\n{', '.join(details)}")
+    return titles
 
 
 def amount(madds: int) -> str:

@@ -4,9 +4,10 @@
   are applied before averaging, so that the map's mean plus the bias is the logit. A cosine head divides by the length
   of the averaged features, which all places and classes share: with that as a factor the map's mean is the logit too.
 - `gradcam`: the same for any head, by the gradient of the logit (Selvaraju et al. 2017, arXiv 1610.02391).
-- `layercam`: gradients place by place at earlier, finer stages (Jiang et al. 2021, LayerCAM), these maps multiplied:
-  what remains is where all of them agree. Early stages answer to edges as well as to classes, so this is a weaker
-  witness; it is for inputs so small that the last stage has next to no places to tell apart.
+- `layercam`: two maps multiplied. That of `gradcam` (for a linear head the exact one, but for scale) says where the
+  class is; that of the last stage with more than twice its cells a side (stride 8 in an EfficientNet), by gradients
+  place by place (Jiang et al. 2021, LayerCAM), how far it goes. For inputs so small that the last stage has next to no
+  places to tell apart; but finer stages answer to structure as well as to classes, so this is a weaker witness.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from torch.nn import functional
 from workbench.models.heads import COSINE_SCALE, CosineHead
 from workbench.models.staged import StagedNet
 
-METHODS = ("auto", "cam", "gradcam", "layercam")
+FINE = "layercam"
+METHODS = ("auto", "cam", "gradcam", FINE)
 FEWEST_CELLS = 7
 """Cells on a side of B0's last map at its own 224 pixels: the coarsest that the paper's Figure 7 has."""
-MOST_STAGES = 3
-"""Stages that `layercam` multiplies; a choice of this project."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def activation_maps(
         images: (N, 3, H, W) float32, normalised.
         classes: (N,) int64; the most probable class of each if None.
         method: One of `METHODS`. `auto` takes `layercam` where the last map has less than `FEWEST_CELLS` on a side and
-            earlier ones have more; else `cam` where the head allows, and `gradcam` where not.
+            a finer one is there; else `cam` where the head allows, and `gradcam` where not.
 
     Raises:
         ValueError: Unknown method, or `cam` for a head that has no exact map.
@@ -81,15 +81,16 @@ def _maps(model: StagedNet, images: Tensor, classes: Tensor | None, method: str)
     outputs = _run(model, images)
     logits = model.classifier(torch.flatten(model.avgpool(outputs[-1]), 1))
     classes = logits.argmax(1) if classes is None else classes.to(logits.device)
-    names, last = model.stage_names[:-1], len(outputs) - 1
-    fine = [i for i, maps in enumerate(outputs) if i and min(maps.shape[-2:]) >= FEWEST_CELLS]
+    names, cells = model.stage_names[:-1], [min(maps.shape[-2:]) for maps in outputs]
+    fine = [i for i, count in enumerate(cells) if i and count > 2 * cells[-1]][-1:]
     if method == "auto":
-        method = "layercam" if fine and last not in fine else "cam" if has_exact_maps(model) else "gradcam"
+        coarse = fine and cells[-1] < FEWEST_CELLS
+        method = FINE if coarse else "cam" if has_exact_maps(model) else "gradcam"
     if method == "cam":
         return ActivationMaps(_exact(model, outputs[-1], classes), logits.detach(), classes, method, names[-1:])
-    used = (fine or [last])[-MOST_STAGES:] if method == "layercam" else [last]
+    used = [*(fine if method == FINE else []), len(outputs) - 1]
     gradients = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), [outputs[i] for i in used])
-    made = [_of_stage(outputs[i].detach(), g, method) for i, g in zip(used, gradients, strict=True)]
+    made = [_of_stage(outputs[i].detach(), g, i not in fine) for i, g in zip(used, gradients, strict=True)]
     return ActivationMaps(_agreed(made), logits.detach(), classes, method, tuple(names[i] for i in used))
 
 
@@ -127,9 +128,9 @@ def _exact(model: StagedNet, features: Tensor, classes: Tensor) -> Tensor:
     return torch.einsum("nchw,nc->nhw", features, weight)
 
 
-def _of_stage(features: Tensor, gradients: Tensor, method: str) -> Tensor:
-    """Return (N, h, w) of 0 or more."""
-    weights = gradients.mean((2, 3), keepdim=True) if method == "gradcam" else gradients.clamp(min=0)
+def _of_stage(features: Tensor, gradients: Tensor, is_last: bool) -> Tensor:
+    """Return (N, h, w) of 0 or more: Grad-CAM of the last stage, LayerCAM of a finer one."""
+    weights = gradients.mean((2, 3), keepdim=True) if is_last else gradients.clamp(min=0)
     return (weights * features).sum(1).clamp(min=0)
 
 

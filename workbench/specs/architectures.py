@@ -110,7 +110,8 @@ def resolve_arch(arch: str | dict[str, float]) -> Scaling:
     Args:
         arch: A name from `ARCHS`; `{"phi": 1.5}` for the paper's compound rule (width 1.1^phi, depth 1.2^phi,
             resolution 224 * 1.15^phi rounded up to a multiple of 4, which gives B2's and B3's resolutions for 1 and 2);
-            or any of `width`, `depth` (multipliers, default 1) and `resolution` (pixels, default 224).
+            or any of `width`, `depth` (multipliers, default 1) and `resolution` (pixels, default 224). These are on B0;
+            with `base`, a name from `ARCHS`, they are on that architecture, and its resolution is the default.
 
     Raises:
         UserError: Unknown name or key, or a number outside its range.
@@ -122,15 +123,16 @@ def resolve_arch(arch: str | dict[str, float]) -> Scaling:
             )
         return ARCHS[arch]
     keys = set(arch) if isinstance(arch, Mapping) else set()
-    if not keys or not (keys == {"phi"} or keys <= {"width", "depth", "resolution"}):
+    if not keys or not (keys == {"phi"} or keys <= {"base", "width", "depth", "resolution"}):
         raise UserError.of(
             "model.arch",
             arch,
-            "{phi: ...} or any of {width:, depth:, resolution:}",
+            "{phi: ...} or any of {base:, width:, depth:, resolution:}",
             "write one of these forms",
         )
-    numbers = [v for v in arch.values() if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e4]
-    if len(numbers) < len(arch) or arch.get("resolution", 0) % 1 or abs(arch.get("phi", 0)) > 20:
+    given = {key: value for key, value in arch.items() if key != "base"}
+    numbers = [v for v in given.values() if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e4]
+    if len(numbers) < len(given) or given.get("resolution", 0) % 1 or abs(given.get("phi", 0)) > 20:
         allowed = "numbers; resolution a whole one, phi -20 to 20"
         raise UserError.of("model.arch", arch, allowed, "give each key such a number")
     if keys == {"phi"}:
@@ -139,14 +141,16 @@ def resolve_arch(arch: str | dict[str, float]) -> Scaling:
         resolution = math.ceil(round(224 * 1.15**phi / 4, 6)) * 4
         name = f"phi{phi:g}"
     else:
-        width, depth = arch.get("width", 1.0), arch.get("depth", 1.0)
-        resolution = arch.get("resolution", 224)
-        name = f"w{width:g}-d{depth:g}-r{resolution:g}"
+        base = resolve_arch(arch.get("base", "b0"))
+        width, depth = given.get("width", 1.0), given.get("depth", 1.0)
+        resolution = given.get("resolution", base.resolution)
+        name = f"{base.name}-" * ("base" in keys) + f"w{width:g}-d{depth:g}-r{resolution:g}"
+        width, depth = width * base.width, depth * base.depth
     if not (0.1 <= width <= 10 and 0.1 <= depth <= 10 and 32 <= resolution <= 2048):
         raise UserError.of(
             "model.arch",
             arch,
-            "width and depth 0.1 to 10, resolution 32 to 2048",
+            "width and depth 0.1 to 10 times B0's, resolution 32 to 2048",
             "choose numbers inside these ranges",
         )
     # Dropout grows with size in the paper (0.2 for B0 to 0.5 for B7): take that of the nearest named width.

@@ -98,7 +98,8 @@ class Model:
 
     arch: Any = key(
         "b0",
-        "b0...b8, l2, tiny, {phi: 1.5}, {width:, depth:, resolution:}; or as resnet50, {family: resnet50, width: 2}.",
+        "b0...b8, l2, tiny, {phi: 1.5}, {width:, depth:, resolution:}, {base: tiny, width: 2}; or as resnet50, "
+        "{family: resnet50, width: 2}.",
         source=PAPER,
     )
     weights: str | None = key(

@@ -119,10 +119,11 @@ def draw_grid(rows: Sequence[Sequence[Tile]], headings: Sequence[str] = ()) -> I
 
     Args:
         rows: Tiles, at least one.
-        headings: Texts, or none.
+        headings: Texts of one or more lines, or none.
     """
     font = ImageFont.load_default(LINE - 4)
-    top = LINE + GAP if headings else 0
+    heads = [text.split("\n") for text in headings]
+    top = LINE * max(map(len, heads)) + GAP if heads else 0
     heights = [TILE + LINE * max(len(tile.lines) for tile in row) + 2 * GAP for row in rows]
     grid = Image.new("RGB", (len(rows[0]) * (TILE + GAP) + GAP, top + sum(heights)), "white")
     pen = ImageDraw.Draw(grid)
@@ -130,8 +131,9 @@ def draw_grid(rows: Sequence[Sequence[Tile]], headings: Sequence[str] = ()) -> I
     def write(column: int, y: int, text: str) -> None:
         pen.text((GAP + column * (TILE + GAP), y), _shortened(text, font), fill="black", font=font)
 
-    for column, text in enumerate(headings):
-        write(column, GAP, text)
+    for column, texts in enumerate(heads):
+        for number, text in enumerate(texts):
+            write(column, GAP + number * LINE, text)
     y = top
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):

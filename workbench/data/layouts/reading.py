@@ -42,6 +42,10 @@ def read_layout(card: DatasetCard, folder: Path) -> ImageTable:
 def _read_blossoms(card: DatasetCard, folder: Path) -> ImageTable:
     """Render the embedded set; the card's sizes say how much of it."""
     task = "upstream" if card.name.endswith("upstream") else "downstream"
+    size = card.native_pixels or 64
+    if size % 2 or not 16 <= size <= 2048:
+        where, allowed = f"dataset card {card.name}: native_pixels", "an even number of pixels, 16 to 2048"
+        raise UserError.of(where, size, allowed, "choose such a size for the rendered set")
     species = blossoms.species(task)
     ids, labels, splits, pictures = [], [], [], []
     for seed, split in enumerate((TRAIN, SELECTION, TEST)):
@@ -50,7 +54,7 @@ def _read_blossoms(card: DatasetCard, folder: Path) -> ImageTable:
                 ids.append(f"{split}/{kind.name}/{index:04d}")
                 labels.append(label)
                 splits.append(split)
-                pictures.append(blossoms.render(kind, seed, index))
+                pictures.append(blossoms.render(kind, seed, index, size))
     names = tuple(kind.name for kind in species)
     return ImageTable(ids, np.stack(pictures), np.array(labels, dtype=np.int64), splits, names)
 
