@@ -72,6 +72,11 @@ def test_micro_batches_divide_any_batch():
         assert values("bit_hyperrule", 5000, 10, 500, batch)["train.micro_batch_size"] == micro
 
 
+def test_a_batch_that_small_parts_do_not_divide_stays_whole():
+    assert values("bit_hyperrule", 3000, 10, 500, 37)["train.micro_batch_size"] == 37  # not 1: BatchNorm needs some
+    assert values("bit_hyperrule", 3000, 10, 500, 40)["train.micro_batch_size"] == 20
+
+
 def test_every_value_has_a_reason_and_the_keys_never_change():
     keys = set(recipe_files.recipe_keys())
     for name, rule in RULES.items():
@@ -186,10 +191,16 @@ def test_a_plan_by_rule_says_every_value(small):
     assert not any(text.startswith(("train.total_steps", "data.resolution")) for text in told)
 
 
+def test_a_plan_looks_at_the_headers_of_pictures_that_are_not_prepared_yet(small, tmp_path):
+    own = [text for text in small if not text.startswith(("data.resolution", "data.eval_resize"))]
+    made = plan(load("any", [*own, f"data.prepared_root={tmp_path / 'none'}"]))
+    assert ("by rule any", "data.resolution = 128: pictures of 36 px: BiT's input for sides below 96") in made.facts
+
+
 def test_a_fit_by_rule_prints_its_reasons_and_its_recipe_repeats_it(small, tmp_path):
     outcome = fit(load("any", [*small, "train.total_steps=8"]).recipe)
     text = (outcome.folder / "log.txt").read_text()
-    assert "by rule any: data.batch_size = 8: 32, where the recipe was measured, or less" in text
+    assert "by rule any: data.batch_size = 8: 32, where the recipe was measured; for fewer" in text
     assert "by rule any: model.dropout = 0.5: 12 images per class" in text
     saved = load(str(outcome.folder / "recipe.yaml")).recipe
     assert (saved.train.rule, saved.data.batch_size, saved.train.total_steps) == ("none", 8, 8)

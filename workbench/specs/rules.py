@@ -64,7 +64,11 @@ def rule_any(
     per_class = num_images / num_classes
     few, smooth = per_class < 20, steps >= 100
     return [
-        Setting("data.batch_size", batch, "32, where the recipe was measured, or less: four batches an epoch at least"),
+        Setting(
+            "data.batch_size",
+            batch,
+            "32, where the recipe was measured; for fewer than 128 images about a quarter of them, 2 at least",
+        ),
         Setting("train.total_steps", steps, f"{told}; {capped / num_images:.3g} epochs"),
         Setting("schedule.warmup_steps", steps // 20, "a twentieth of the steps, as in the recipe that was measured"),
         _resolution(native_size),
@@ -108,7 +112,7 @@ def rule_bit(
         "large": (500, 6000, 12_000, 18_000, 20_000),
     }[_size(num_images)]
     steps, milestones = steps or ends[-1], [end / ends[-1] for end in ends[:-1]]
-    micro = next(size for size in range(min(32, batch), 0, -1) if batch % size == 0)
+    micro = next((size for size in range(min(32, batch), 7, -1) if batch % size == 0), batch)  # BatchNorm needs some
     bounds = f"BiT's lengths change at {SMALL:,} and {LARGE:,}"
     is_tiny = native_size is not None and native_size < TINY_PIXELS
     resize, crop = (160, 128) if is_tiny else (512, 480)

@@ -16,6 +16,7 @@ import numpy as np
 from workbench import card_files
 from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
+from workbench.data.images import open_header, read_bytes
 from workbench.models.weights import facts_of_weights
 from workbench.specs.card import DatasetCard
 from workbench.specs.compared import resolve_backbone
@@ -31,6 +32,8 @@ from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.schedules import PhasePlan
 
 log = logging.getLogger("workbench")
+_SAMPLED = 100
+"""Pictures from whose headers `--plan` takes the size of a set that is not prepared yet."""
 
 _AUGMENT_KEYS = (
     "min_crop_area",
@@ -108,12 +111,18 @@ def settle(recipe: Recipe) -> Recipe:
 
 
 def native_size(data: ImageDataModule) -> int | None:
-    """Return the median shorter side of the training pictures, pixels; of a rendered set, what its card says."""
-    facts = data.facts
-    if not facts:
+    """Return the median shorter side of the training pictures, pixels; of a rendered set, what its card says.
+
+    Of a set that is only listed, it is that of `_SAMPLED` files, by their headers.
+    """
+    facts, rows = data.facts, data.rows(splits.TRAIN)
+    if facts:
+        return int(np.median(np.minimum(facts["width"], facts["height"])[rows]))
+    sampled = [data.table.images[row] for row in rows[:: max(1, len(rows) // _SAMPLED)]]
+    files = [path for path in sampled if isinstance(path, Path)]
+    if not files:
         return data.card.native_pixels
-    rows = data.rows(splits.TRAIN)
-    return int(np.median(np.minimum(facts["width"], facts["height"])[rows]))
+    return int(np.median([min(open_header(read_bytes(path), path).size) for path in files]))
 
 
 def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing | None = None) -> ImageDataModule:

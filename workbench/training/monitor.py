@@ -112,7 +112,7 @@ class LastCheckpoint(lightning.Callback):
 
     Args:
         path: Where to.
-        minutes: After so long it is written in any case; so is the end of the fit.
+        minutes: An epoch that ends so long after the last writing is followed by one in any case; so is the fit.
     """
 
     def __init__(self, path: Path, minutes: float = 1.0):

@@ -56,9 +56,9 @@ def plan(loaded: LoadedRecipe) -> Plan:
         raise UserError.of(
             "model.weights", f"{recipe.model.weights}: no such file", "an existing file", "check the path"
         )
-    num_images, num_classes, counted = _sizes(loaded)
+    num_images, num_classes, counted, native = _sizes(loaded)
     rule = recipe.train.rule
-    recipe, settings = apply_rule(recipe, num_images, num_classes, card.native_pixels)
+    recipe, settings = apply_rule(recipe, num_images, num_classes, native)
     lengths = building.lengths_of(recipe, num_images)
     scaling = resolve_backbone(recipe.model.arch)
     with torch.device("meta"):
@@ -114,15 +114,16 @@ def _group_row(group: dict[str, Any]) -> dict[str, Any]:
     return {**row, "peak_lr": group["lr"], "weight_decay": group["weight_decay"]}
 
 
-def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str]:
-    """Return (training images, classes, where from): from the card, or by listing the files."""
+def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str, int | None]:
+    """Return (training images, classes, where from, typical shorter side): from the card, or by listing the files."""
     recipe, card = loaded.recipe, loaded.card
     stated = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
     if stated is not None and card.num_classes is not None and not recipe.data.allow_partial:
-        return stated, card.num_classes, "by its card"
+        return stated, card.num_classes, "by its card", card.native_pixels
     data = building.build_data(recipe, card)
     data.list_only()
-    return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk"
+    native = building.native_size(data) if recipe.train.rule != "none" else None
+    return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk", native
 
 
 def _decay(optim: Optim) -> str:
