@@ -8,7 +8,10 @@ import sys
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import paint
+
+from workbench.cli.app import VERBS, app
 
 
 def workbench(*arguments, cwd=None, **options):
@@ -38,6 +41,13 @@ def test_looking_loads_no_torch_and_takes_no_time(arguments):
         assert done.returncode == 0, done.stderr
         assert done.stdout
     assert min(seconds) < (0.9 if arguments == ["validate"] else 0.6), "validate reads every shipped recipe"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_keeps_its_examples_on_lines_of_their_own(verb):
+    text = CliRunner().invoke(app, [verb, "--help"]).output
+    assert "\\b" not in text
+    assert all(line.count("workbench ") <= 1 for line in text.splitlines()), text
 
 
 @pytest.mark.parametrize("what", ["recipes", "archs", "weights", "datasets"])
