@@ -106,6 +106,19 @@ def test_the_interval_of_the_difference_is_that_of_drawing_images_again(metric):
     assert low < compare_pairs.score(paired, 1, metric) - compare_pairs.score(paired, 0, metric) < high
 
 
+def test_a_class_of_one_image_has_an_interval_that_holds_the_truth():
+    rng, held = np.random.default_rng(0), 0
+    blank = np.array([""] * 50)
+    for _ in range(500):
+        change = rng.choice([1, -1, 0], 50, p=[0.2, 0.1, 0.7])
+        ranks = np.where(change < 0, 1, 2), np.where(change > 0, 1, 2)
+        names = np.array([f"c{i}" for i in range(50)])
+        paired = compare_pairs.Paired(tuple(names), names, (blank, blank), (blank, blank), ranks)
+        low, high = compare_pairs.difference95(paired, "mean_per_class")
+        held += low <= 0.1 <= high
+    assert held / 500 > 0.92
+
+
 def test_the_calibration_error_by_hand():
     # bins of a fifteenth: 0.95 and 0.97 share the last, 0.40 is the upper end of the sixth, 0.41 is in the seventh
     confidence = np.array([0.95, 0.97, 0.40, 0.41, 1.0])

@@ -153,7 +153,9 @@ def test_an_expectation_of_another_recipe_says_what_was_changed(tmp_path):
     sentence = only(make_report([tmp_path]).measured).expectation
     assert "data.batch_size" in sentence
     assert "more differ in this run from the recipe of that name" in sentence
-    write_run(tmp_path / "p", dataset="blossoms", arch="b0", score=0.2, expect=expect, stamps=["partial"])
+    write_run(
+        tmp_path / "p", dataset="blossoms", arch="b0", score=0.2, expect=expect, stamps=["partial: 3 of 4 test images"]
+    )
     assert only(make_report([tmp_path / "p"]).measured).expected == "not comparable"
     write_run(tmp_path / "n", dataset="blossoms", arch="b1", expect={"metric": "test/top1", "low": None, "high": None})
     assert only(make_report([tmp_path / "n"]).measured).expected == "not checked"

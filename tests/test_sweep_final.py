@@ -10,7 +10,7 @@ from sweeping import RATES, REAL, begun, board, start, sweep, sweep_file_fixture
 
 from workbench import load_recipe
 from workbench.specs.errors import UserError
-from workbench.sweeps.final import final_settings
+from workbench.sweeps.final_settings import final_settings
 
 pytest.importorskip("optuna")
 

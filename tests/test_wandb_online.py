@@ -192,29 +192,49 @@ def test_a_resumed_run_goes_on_as_the_same_run(tiny_recipe, server, monkeypatch,
 
 
 def test_offline_a_resumed_run_is_a_linked_part(tiny_recipe, monkeypatch):
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_RUN_ID", "given7")
     with monkeypatch.context() as stopping:
         stop_after(stopping, 0)
+        stopping.setenv("WANDB_PROJECT", "cars")
         with pytest.raises(Interrupted) as stop:
             fit(tiny(tiny_recipe, "track.wandb=offline", "track.group=mine", "track.notes=kept"))
     folder = stop.value.folder
     outcome = fit(load_recipe(str(folder / "recipe.yaml")).recipe, resume=folder)
     parts = [part["run_id"] for part in json.loads((folder / "wandb.json").read_text())["parts"]]
+    wandb.teardown()
+    assert parts[0] == "given7"
     assert len(set(parts)) == 2
     assert outcome.result["tracking"]["run_id"] == parts[1]
     (path,) = (folder / "wandb").glob(f"offline-run-*/run-{parts[1]}.wandb")
     runs = [record.run for record in wandb_read(path) if record.HasField("run")]
-    assert runs[-1].run_group == "mine"
+    assert (runs[-1].run_group, runs[-1].project) == ("mine", "cars")
     assert runs[-1].notes == f"kept\npart 2 of run {parts[0]}"
     updates = [u for record in wandb_read(path) for u in (*record.run.config.update, *record.config.update)]
     assert json.dumps(parts[0]) in [u.value_json for u in updates if u.key == "continues"]
 
 
-def test_in_a_sweep_the_id_and_the_group_are_the_sweeps(tiny_recipe, server, monkeypatch):
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep9")
-    monkeypatch.setenv("WANDB_RUN_ID", "given7")
-    outcome = fit(tiny(tiny_recipe, "train.total_epochs=1"))
+def test_in_a_sweep_the_names_are_the_sweeps_and_a_stopped_trial_goes_on_by_them(tiny_recipe, server, monkeypatch):
+    import wandb
+
+    sweep = {"SWEEP_ID": "sweep9", "RUN_ID": "given7", "PROJECT": "cars", "ENTITY": "team"}
+    with monkeypatch.context() as stopping:
+        for name, value in sweep.items():
+            stopping.setenv(f"WANDB_{name}", value)
+        stop_after(stopping, 0)
+        with pytest.raises(Interrupted) as stop:
+            fit(tiny(tiny_recipe))
+    wandb.teardown()  # whoever resumes is another process, outside the sweep
+    folder = stop.value.folder
+    outcome = fit(load_recipe(str(folder / "recipe.yaml")).recipe, resume=folder)
+    assert list(server.by_path) == [("team", "cars", "given7")]
     run = server.runs["given7"]
     assert (run.sweep, run.group, run.job_type) == ("sweep9", "sweep9", "trial")
+    assert (run.exit_code, run.starts) == (0, 2)
+    section = outcome.result["tracking"]
+    assert (section["group"], section["job_type"]) == ("sweep9", "trial")
     assert outcome.result["tracking"]["run_id"] == "given7"
     assert not [a for a in server.artifacts if a.type == "model"], "trials leave their models here"
 

@@ -22,6 +22,7 @@ class Run:
 
     name: str
     project: str
+    entity: str
     group: str | None = None
     job_type: str | None = None
     sweep: str | None = None
@@ -80,13 +81,25 @@ class Answers:
 
     def __init__(self) -> None:
         self.url = ""
-        self.runs: dict[str, Run] = {}
+        self.by_path: dict[tuple[str, str, str], Run] = {}
         self.artifacts: list[Artifact] = []
         self.sweeps: dict[str, Sweep] = {}
         self.stop_trials: set[int] = set()
         self.at_once = 1
         self.unknown: list[str] = []
         self._ids = itertools.count(1)
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """Runs by their ids, which no two of them may share here."""
+        found = {run.name: run for run in self.by_path.values()}
+        assert len(found) == len(self.by_path), f"one id in several projects: {list(self.by_path)}"
+        return found
+
+    def run_of(self, given: dict[str, Any], name: str) -> Run | None:
+        """The run that an operation is about; `name` is the key that has its id."""
+        entity, project = (given.get(key) or given.get(f"{key}Name") for key in ("entity", "project"))
+        return self.by_path.get((entity or ENTITY, project or "uncategorized", given[name]))
 
     def answer(self, operation: str, query: str, given: dict[str, Any]) -> dict[str, Any]:
         """Return the data of a GraphQL answer."""
@@ -103,7 +116,7 @@ class Answers:
         return {"serverInfo": {"features": []}}
 
     def on_RunResumeStatus(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        run, bucket = self.runs.get(given["name"]), None
+        run, bucket = self.run_of(given, "name"), None
         if run is not None:
             lines = {name: sorted(run.lines.get(f"wandb-{name}.jsonl", {}).items()) for name in ("history", "events")}
             bucket = {
@@ -121,13 +134,15 @@ class Answers:
                 "notes": run.notes,
                 "wandbConfig": json.dumps({"t": 1}),
             }
-        entity = {"id": ENTITY, "name": ENTITY}
+        owner = given.get("entity") or ENTITY
+        entity = {"id": owner, "name": owner}
         return {"model": {"id": "p", "name": given.get("project") or "", "entity": entity, "bucket": bucket}}
 
     def on_UpsertBucket(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = given.get("name") or given.get("id")
-        inserted = name not in self.runs
-        run = self.runs.setdefault(name, Run(name, given.get("project") or "uncategorized"))
+        entity, project = given.get("entity") or ENTITY, given.get("project") or "uncategorized"
+        inserted = (entity, project, name) not in self.by_path
+        run = self.by_path.setdefault((entity, project, name), Run(name, project, entity))
         words = {"groupName": "group", "jobType": "job_type", "sweep": "sweep", "displayName": "display_name"}
         for theirs, ours in {**words, "notes": "notes", "tags": "tags"}.items():
             if given.get(theirs):
@@ -142,13 +157,15 @@ class Answers:
             "description": None,
             "config": json.dumps(run.config),
             "sweepName": run.sweep,
-            "project": _project(run.project),
+            "project": _project(run.project, run.entity),
             "historyLineCount": len(run.lines.get("wandb-history.jsonl", {})),
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
     def on_CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        files = [{"name": f, "uploadUrl": f"{self.url}/upload/run/{given['run']}/{f}"} for f in given["files"]]
+        run = self.run_of(given, "run")
+        where = f"{self.url}/upload/run/{run.entity}:{run.project}:{run.name}"
+        files = [{"name": f, "uploadUrl": f"{where}/{f}"} for f in given["files"]]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
 
     def on_CreateArtifact(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -220,7 +237,7 @@ class Answers:
 
     def on_UseArtifact(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         given = given["input"]
-        self.runs[given["runName"]].used.append(given["artifactID"])
+        self.run_of(given, "runName").used.append(given["artifactID"])
         return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
 
     # ---- sweeps --------------------------------------------------------------------------------------------
@@ -248,7 +265,8 @@ class Answers:
         commands = []
         for number in sorted(sweep.stop & set(range(len(sweep.given)))):
             name = sweep.given[number]
-            if name in running and name in self.runs and self.runs[name].values("val/top1"):
+            run = self.runs.get(name)
+            if name in running and run is not None and run.values("val/top1"):
                 commands.append({"type": "stop", "run_id": name})
         while len(sweep.given) < len(sweep.trials) and len(running) < sweep.at_once:
             trial = sweep.trials[len(sweep.given)]
@@ -265,9 +283,9 @@ class Answers:
 
     # ---- files ---------------------------------------------------------------------------------------------
 
-    def stream(self, name: str, sent: dict[str, Any]) -> None:
+    def stream(self, path: tuple[str, str, str], sent: dict[str, Any]) -> None:
         """Keep a post to a run's file stream."""
-        run = self.runs[name]
+        run = self.by_path[path]
         for file, part in (sent.get("files") or {}).items():
             kept = run.lines.setdefault(file, {})
             kept.update({part["offset"] + i: line for i, line in enumerate(part["content"])})
@@ -280,7 +298,7 @@ class Answers:
         """Keep an uploaded file."""
         kind, owner, name = unquote(path).split("/", 4)[2:]
         if kind == "run":
-            self.runs[owner].files[name] = content
+            self.by_path[tuple(owner.split(":"))].files[name] = content
             return
         (artifact,) = [a for a in self.artifacts if a.id == owner]
         if kind == "manifest":
@@ -298,11 +316,11 @@ def _viewer() -> dict[str, Any]:
     return {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": teams}
 
 
-def _project(name: str) -> dict[str, Any]:
+def _project(name: str, entity: str = ENTITY) -> dict[str, Any]:
     return {
         "__typename": "Project",
         "id": "p",
         "internalId": "1",
         "name": name,
-        "entity": {"id": ENTITY, "name": ENTITY},
+        "entity": {"id": entity, "name": entity},
     }

@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/file_stream"):
             if not self._misbehave("file_stream"):
                 with self.stub.lock:
-                    self.stub.stream(self.path.split("/")[-2], json.loads(body))
+                    self.stub.stream(tuple(self.path.split("/")[-4:-1]), json.loads(body))
                 self._send({})
         else:
             self._send({})

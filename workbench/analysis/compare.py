@@ -8,11 +8,12 @@ from typing import Any
 
 from workbench.analysis import compare_pairs
 from workbench.analysis.compare_calibration import BINS, Calibration, calibrate
-from workbench.analysis.compare_pairs import RESAMPLES, Paired, TestedRun
+from workbench.analysis.compare_files import TestedRun, read_tested
+from workbench.analysis.compare_pairs import Paired
 from workbench.analysis.report_groups import plain
 from workbench.analysis.report_runs import flat, settings_of
 from workbench.shipped import read_yaml
-from workbench.specs.metric_names import HIGHER_IS_BETTER
+from workbench.specs.metric_names import HIGHER_IS_BETTER, MEAN_PER_CLASS
 from workbench.training import run_folder
 
 COLUMNS = ("quantity", "first", "first_low", "first_high", "second", "second_low", "second_high")
@@ -58,7 +59,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     Raises:
         UserError: Not finished, not tested, or not on the same images.
     """
-    runs = compare_pairs.read_tested(first), compare_pairs.read_tested(second)
+    runs = read_tested(first), read_tested(second)
     settings, notes = _settings(*runs), _notes(*runs)
     if runs[0].is_multi_label or runs[1].is_multi_label:
         compare_pairs.check_same_images(*runs)
@@ -90,7 +91,7 @@ def _scores(runs: tuple[TestedRun, TestedRun], paired: Paired) -> list[dict[str,
             low=low,
             high=high,
             n=len(paired.ids),
-            how=f"paired bootstrap, {RESAMPLES} resamples",
+            how=compare_pairs.NORMAL if name == MEAN_PER_CLASS else compare_pairs.BOOTSTRAP,
         )
         for place, run in zip(("first", "second"), runs, strict=True):
             interval = run.result["test"].get("interval95") if name == metric else None
@@ -140,9 +141,7 @@ def _notes(*runs: TestedRun) -> tuple[str, ...]:
     notes = []
     for run in runs:
         notes += [f"{run.folder}: {stamp}" for stamp in run.result["stamps"]]
-        openings = len(run_folder.read_json(run.folder / run_folder.TEST_OPENINGS) or [])
-        openings = max(openings, run.result["test"].get("openings", 1))
-        notes += [f"{run.folder}: test opened {openings} times"] if openings > 1 else []
+        notes += [f"{run.folder}: test opened {run.openings} times"] if run.openings > 1 else []
     if runs[0].folder.resolve() == runs[1].folder.resolve():
         notes.append("both are the same run")
     return tuple(notes)

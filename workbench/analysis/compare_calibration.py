@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from workbench.data.splits import SELECTION, TEST
 from workbench.training import run_folder
 
 BINS = 15
@@ -96,14 +97,16 @@ def calibrate(folder: Path, rows: Sequence[dict[str, str]]) -> Calibration:
         return Calibration(*before, (), None, None, NO_FILE)
     try:
         tensors = load_file(folder / run_folder.LOGITS)
-        logits, targets = tensors["test"].astype(np.float64), tensors["test_targets"]
+        logits, targets = _outputs(tensors, TEST)
+        has_selection = SELECTION in tensors and len(tensors[SELECTION]) > 0
+        chosen = _outputs(tensors, SELECTION) if has_selection else None
     except (SafetensorError, KeyError, OSError, ValueError):
         return Calibration(*before, (), None, None, "not known (the logits file is damaged)")
     if len(logits) != len(rows) or ((logits.argmax(1) == targets) != right).any():
         return Calibration(*before, (), None, None, "not known (the logits file is not of these predictions)")
-    if len(tensors.get("selection", ())):
-        temperatures = (fit_temperature(tensors["selection"].astype(np.float64), tensors["selection_targets"]),)
-        scale, how = np.full(len(rows), temperatures[0]), f"fitted on {len(tensors['selection'])} selection images"
+    if chosen is not None:
+        temperatures = (fit_temperature(*chosen),)
+        scale, how = np.full(len(rows), temperatures[0]), f"fitted on {len(chosen[0])} selection images"
     elif len(rows) < 2:
         return Calibration(*before, (), None, None, "not known (one image)")
     else:
@@ -116,6 +119,15 @@ def calibrate(folder: Path, rows: Sequence[dict[str, str]]) -> Calibration:
     scaled = logits / scale[:, None]
     confidence = np.exp(scaled.max(1) - logsumexp(scaled, axis=1))
     return Calibration(*before, temperatures, calibration_error(confidence, right), loss_of(scaled, targets), how)
+
+
+def _outputs(tensors: Mapping[str, np.ndarray], split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a split's logits (N, classes) in float64 and targets (N,); KeyError or ValueError if they are not."""
+    logits, targets = tensors[split].astype(np.float64), tensors[f"{split}_targets"]
+    is_whole = logits.ndim == 2 and targets.shape == logits.shape[:1] and targets.dtype.kind in "iu"
+    if not is_whole or not np.isfinite(logits).all() or (targets < 0).any() or (targets >= logits.shape[1]).any():
+        raise ValueError(f"{split}: not finite logits and a class of each")
+    return logits, targets
 
 
 def halves(ids: Sequence[str]) -> np.ndarray:

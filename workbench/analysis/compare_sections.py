@@ -7,7 +7,8 @@ from typing import Any
 
 from workbench.analysis import compare_pairs
 from workbench.analysis.compare import COLUMNS, MCNEMAR, Comparison
-from workbench.analysis.compare_pairs import Paired, TestedRun
+from workbench.analysis.compare_files import TestedRun
+from workbench.analysis.compare_pairs import Paired
 from workbench.analysis.report_pages import Section, to_html, to_markdown, write_csv
 from workbench.atomic import replacing
 

@@ -56,7 +56,7 @@ def make_report(paths: Iterable[str | Path], exports: Iterable[str | Path] = ())
 def _place(group: Group) -> tuple:
     run = group.first
     card = CARDS.index(run.dataset) if run.dataset in CARDS else len(CARDS)
-    return card, run.dataset, run.arch, bool(run.stamps), run.recipe, run.name
+    return card, run.dataset, run.arch, bool(run.parts), run.recipe, run.name
 
 
 def _own_rows(groups: Sequence[Group]) -> tuple[list[Row], tuple]:

@@ -70,7 +70,7 @@ def _panel(axes: Axes, name: str, own: Sequence[Row]) -> None:
             color=_EFFICIENT if is_efficient else _OTHER,
         )
     for row in own:
-        spread = None if row.low is None else [[row.percent - row.low], [row.high - row.percent]]
+        spread = None if row.low is None else [[max(0, row.percent - row.low)], [max(0, row.high - row.percent)]]
         fill = _OWN if (row.num_seeds or 1) > 1 else "white"
         axes.errorbar(row.params_m, row.percent, spread, fmt="D", color=_OWN, mfc=fill, capsize=3, markersize=5)
         label = f"{row.model} (row {row.number})"

@@ -20,7 +20,7 @@ OVER_IMAGES = "over images, one run"
 _HALF_DIGIT = 0.00005
 """`about.expect` is written with four decimals."""
 _NAMED = 8
-_OWN = {"source": "from", "metric": "metric", "stamps": "part of the set"}
+_OWN = {"source": "from", "metric": "metric", "stamps": "stamps"}
 IMAGES = "test ids and labels (hash)"
 
 
@@ -55,7 +55,7 @@ class Group:
     @property
     def flags(self) -> tuple[str, ...]:
         """What a reader must know of any of its runs, each once."""
-        return tuple(dict.fromkeys(flag for run in self.runs for flag in run.flags))
+        return tuple(dict.fromkeys(flag for run in self.runs for flag in run.told))
 
     def mean_of(self, score: str) -> float | None:
         """Return the mean over seeds of `test/name` or `val/name` as a fraction, or None if a run lacks it."""
@@ -101,7 +101,7 @@ def _group(same: list[RunScore]) -> Group:
 def differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     """Return `key -> its value in each group` for what differs between groups of one dataset and architecture."""
     told = [
-        {**{_OWN[name]: getattr(g.first, name) for name in _OWN}, IMAGES: g.first.images or None, **g.first.settings}
+        {**{_OWN[name]: getattr(g.first, name) for name in _OWN}, IMAGES: g.first.images or None, **g.first.compared}
         for g in groups
     ]
     # an export tells only the columns that were shown: what it does not tell is no difference
@@ -141,7 +141,7 @@ def expectation(group: Group) -> tuple[str, str]:
     if low is None or high is None or value is None:
         return "not checked", f"{stated}cannot be checked: the recipe gives no range, or the run no such score"
     stated += f"{100 * low:.2f} to {100 * high:.2f} ({expect.get('num_seeds', 0)} seeds; {expect.get('measured', '')})"
-    if group.first.stamps:
+    if group.first.parts:
         return "not comparable", f"{stated}; this is a part of the set"
     word = "below" if value < low - _HALF_DIGIT else "above" if value > high + _HALF_DIGIT else "inside"
     changed = _changed(group)

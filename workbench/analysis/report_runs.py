@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import shipped
+from workbench import card_files, shipped
+from workbench.analysis.report_checks import check_run
 from workbench.specs.compared import backbone_from
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Recipe
+from workbench.specs.weights import is_file
 from workbench.training import run_folder
 
 RUN, EVALUATION, EXPORT = "run folder", "evaluation", "W&B export"
 SAME_RUN = ("about.", "track.")
 """Sections that do not change what a run computes; and of the others these keys:"""
+_PART = "partial:"
+"""How the stamp of a part of a set begins, see `splits.check_table`."""
+_OWN_WEIGHTS = ("model.safetensors", "best.safetensors")
+"""Names that the weights of every run have: only their folder tells them apart."""
 SAME_RUN_KEYS = {
     *("train.seed", "train.open_test", "data.root", "data.prepared_root", "data.path", "data.card"),
     *("data.download", "data.num_workers", "data.allow_partial"),
@@ -44,7 +49,7 @@ class RunScore:
         seed: Of the fit.
         settings: Every recipe key that changes what a run computes, dotted.
         images: Fingerprint of test ids and labels, empty if not known.
-        stamps: What makes its figures those of a part of the set.
+        stamps: What a reader of any figure on its set must know.
         flags: What a reader must know: test opened again, images dropped or leaked.
         expect: What its recipe has been measured to give.
     """
@@ -71,9 +76,29 @@ class RunScore:
         return str(self.settings.get("model.weights") or "random")
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The stamps that make its figures those of a part of the set."""
+        return tuple(stamp for stamp in self.stamps if stamp.startswith(_PART))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a reader must know: the other stamps, and the flags."""
+        return (*(stamp for stamp in self.stamps if stamp not in self.parts), *self.flags)
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """The settings as runs are told apart by them: a weights file by its name, wherever it lies."""
+        weights = self.settings.get("model.weights")
+        if not isinstance(weights, str) or not is_file(weights):
+            return dict(self.settings)
+        path = Path(weights)
+        name = f"{path.parent.name}/{path.name}" if path.name in _OWN_WEIGHTS else path.name
+        return {**self.settings, "model.weights": name}
+
+    @property
     def kind(self) -> tuple[str, ...]:
         """What must be the same in runs that are averaged."""
-        settings = json.dumps(self.settings, sort_keys=True)
+        settings = json.dumps(self.compared, sort_keys=True, default=str)
         return self.source, self.dataset, self.arch, self.metric, settings, self.images, json.dumps(self.stamps)
 
 
@@ -103,7 +128,13 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[RunScore], list[LeftOut
         if not path.exists():
             raise UserError.of("report", f"{path}: no such file or folder", "run folders", "check the path")
         if path.is_file() and path.suffix == ".json" and path.name != run_folder.RESULT:
-            runs[path.resolve()] = _read_evaluation(path)
+            run = _read_evaluation(path)
+            try:
+                check_run(run.selection, run.test, run.metric, run.seed, run.expect)
+            except (ValueError, KeyError, TypeError) as error:
+                left_out.append(LeftOut(str(path), f"damaged: {type(error).__name__}: {error}"))
+            else:
+                runs[path.resolve()] = run
             continue
         for folder in _run_folders(path if path.is_dir() else path.parent):
             if folder.resolve() in runs:
@@ -137,12 +168,12 @@ def read_run(folder: Path) -> RunScore:
     """
     result = run_folder.read_json(folder / run_folder.RESULT)
     recipe = flat(shipped.read_yaml(folder / run_folder.RECIPE))
-    test = result["test"] and dict(result["test"])
+    test = result["test"]
+    check_run(result["selection"], test, result["metric"], result["seed"], recipe.get("about.expect"))
     if test:
+        test = dict(test)
         openings = len(run_folder.read_json(folder / run_folder.TEST_OPENINGS) or [])
         test["openings"] = max(openings, test.get("openings", 1))
-    for scores in filter(None, (result["selection"], test)):
-        _check_finite(scores, result["metric"])
     description = run_folder.read_json(folder / "model.json") or {}
     return RunScore(
         name=str(folder),
@@ -155,9 +186,9 @@ def read_run(folder: Path) -> RunScore:
         selection=result["selection"],
         test=test,
         seed=result["seed"],
-        settings=settings_of(recipe),
+        settings=settings_of(recipe) | own_path(str(result["dataset"]), recipe),
         images=_fingerprint(folder),
-        stamps=tuple(result["stamps"]),
+        stamps=tuple(map(str, result["stamps"])),
         flags=_flags(result, test, result["steps"]),
         expect=recipe.get("about.expect"),
     )
@@ -169,7 +200,7 @@ def _read_evaluation(path: Path) -> RunScore:
         found = run_folder.read_json(path)
         on_test = found["split"] == "test"
         scores = {**found["scores"], "openings": found["test_openings"] or 1}
-        _check_finite(scores, found["metric"])
+        _ = scores[found["metric"]]
         model = Path(found["model"])
         description = run_folder.read_json(model / "model.json") or {}
         recipe = flat(description.get("provenance", {}).get("recipe") or {})
@@ -185,7 +216,8 @@ def _read_evaluation(path: Path) -> RunScore:
             test=scores if on_test else None,
             seed=recipe.get("train.seed"),
             settings={**(settings_of(recipe) if recipe else {}), "evaluated model": str(model)},
-            stamps=tuple(found["stamps"]),
+            images=f"{str(found.get('ids_sha256') or 'not known')[:8]}, {scores.get('n')} images",
+            stamps=tuple(map(str, found["stamps"])),
             flags=("evaluated again, not a fit's own score", *_flags(found, scores if on_test else None, 1)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -195,11 +227,6 @@ def _read_evaluation(path: Path) -> RunScore:
             "a run folder, or a file with what `workbench evaluate RUN --json` printed",
             "give the run's folder",
         ) from error
-
-
-def _check_finite(scores: Mapping[str, Any], metric: str) -> None:
-    if not math.isfinite(scores[metric]):
-        raise ValueError(f"its {metric} is {scores[metric]}")
 
 
 def _flags(result: Mapping[str, Any], test: Mapping[str, Any] | None, steps: int) -> tuple[str, ...]:
@@ -232,6 +259,23 @@ def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in filled.items() if not name.startswith(SAME_RUN) and name not in SAME_RUN_KEYS
     }
+
+
+def own_path(dataset: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data.path` where it says which images there are: for every card that does not count its set's images.
+
+    Two folders can hold other pictures under the same names.
+
+    Args:
+        dataset: Name of the card.
+        recipe: Flat.
+    """
+    try:
+        is_counted = card_files.load_card(dataset).sizes.test is not None
+    except UserError:
+        is_counted = False
+    path = recipe.get("data.path")
+    return {} if is_counted or not path else {"data.path": path}
 
 
 def _fingerprint(folder: Path) -> str:

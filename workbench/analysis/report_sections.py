@@ -80,7 +80,9 @@ def _summary(report: Report) -> Section:
     text += "nothing of other seeds."
     notes = [f"row {row.number}: {row.expectation}" for row in measured if row.expectation]
     notes += [
-        f"row {row.number} is on a part of the set, and never averaged: {row.stamps}" for row in measured if row.stamps
+        f"row {row.number} is on a part of the set, and never averaged with whole sets: {row.stamps}"
+        for row in measured
+        if row.stamps
     ]
     notes += [f"row {row.number}: {row.flags}" for row in measured if row.flags]
     return Section("What this is", (text,), notes=tuple(notes))

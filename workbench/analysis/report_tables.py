@@ -51,7 +51,7 @@ class Row:
         expected: `inside`, `below` or `above` what the recipe has been measured to give.
         expectation: The same in a sentence.
         stamps: What makes it a part of the set.
-        flags: What else a reader must know.
+        flags: What else a reader must know: other stamps, test opened again, images dropped or leaked.
         differs: What differs from the other measured rows of this set and architecture.
         source: Paper and table, or where the runs came from.
         runs: Their folders.
@@ -134,7 +134,7 @@ def measured_row(group: Group, number: int, differs: dict[str, str]) -> Row:
         beside=_beside(group),
         expected=expected,
         expectation=sentence,
-        stamps="; ".join(run.stamps),
+        stamps="; ".join(run.parts),
         flags="; ".join(flags),
         differs="; ".join(f"{key}: {value}" for key, value in differs.items()),
         source=run.source,
@@ -173,7 +173,7 @@ def _beside(group: Group) -> str:
         percent = found and round(100 * found.accuracy, 6)
     if not percent:
         return "none is printed for this arch" if table_of(run.dataset) != OTHER else ""
-    if run.stamps:
+    if run.parts:
         return f"{percent:.1f}: not comparable, part of the set"
     if group.interval95 is None:
         return f"{percent:.1f}: no interval"
@@ -199,8 +199,8 @@ def choosing_rows(runs: Sequence[RunScore]) -> list[Row]:
             num_seeds=1,
             seeds=plain(run.seed),
             num_images=run.selection.get("n"),
-            stamps="; ".join(run.stamps),
-            flags="; ".join(run.flags),
+            stamps="; ".join(run.parts),
+            flags="; ".join(run.told),
             source=run.source,
             runs=run.name,
         )

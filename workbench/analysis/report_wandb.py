@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import card_files
-from workbench.analysis.report_runs import EXPORT, SAME_RUN, SAME_RUN_KEYS, LeftOut, RunScore
+from workbench.analysis.report_runs import EXPORT, SAME_RUN, SAME_RUN_KEYS, LeftOut, RunScore, own_path
 from workbench.specs.compared import resolve_backbone
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import SCORES, TOP1
@@ -90,7 +90,7 @@ def _run(row: dict[str, str], name: str) -> RunScore | LeftOut:
         selection=scores["val"] if metric in scores["val"] else None,
         test=scores["test"] if metric in scores["test"] else None,
         seed=int(seed) if isinstance(seed, int | float) else None,
-        settings=same,
+        settings=same | own_path(dataset, config),
         flags=("from a W&B export: images, interval and whether the set was whole are not known",),
     )
 

@@ -28,17 +28,21 @@ from workbench.sweeps.sweep_files import Sweep, read_sweep
 @click.option("--final-set", multiple=True, metavar="KEY=VALUE", help="What differs in the final runs; recorded.")
 @click.option("--plan", is_flag=True, help="Only say what would happen.")
 def command(file: str, overrides: tuple[str, ...], folder: str | None, plan: bool, **options) -> None:
-    r"""Run the trials of a W&B sweep file, on after an interruption; the last line printed is the sweep's folder.
+    """Run the trials of a W&B sweep file, on after an interruption; the last line printed is the sweep's folder.
 
     \b
     workbench sweep recipes/sweeps/kornblith_grid.yaml --devices 4
     workbench sweep flowers_reduced data.root=~/sets --final --seeds 3
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     if not options["final"] and (options["seeds"] or options["final_set"]):
         raise UserError.of("sweep", "--seeds or --final-set", "only with --final", "add --final")
     if options["devices"] and options["parallel"]:
         raise UserError.of("sweep", "--devices and --parallel", "one of them", "leave one out")
     sweep = read_sweep(file, overrides)
+    if options["final"]:
+        from workbench.sweeps.final_settings import check_changed
+
+        check_changed(sweep, options["final_set"])
     where = Path(folder or f"sweeps/{sweep.path.stem}")
     if plan:
         from workbench.sweeps.search_plan import plan_lines
@@ -67,7 +71,6 @@ def _run(sweep: Sweep, folder: Path, options: dict) -> None:
     from workbench.training import run_folder
 
     slots = _slots(options["devices"], options["parallel"])
-    final.check_changed(options["final_set"])
     errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     console = Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=160)
     with processes.alone(folder):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.overrides import recipe_keys
 from workbench.specs.errors import Problem
 
 ARGS = {"${args_no_hyphens}": "", "${args}": "--"}
@@ -27,12 +28,20 @@ def command_problems(command: Any, where: str) -> list[Problem]:
     if not isinstance(command, list) or not command:
         return [Problem(where, repr(command) if command else "nothing", "a list", remedy)]
     items, found = [str(item) for item in command], []
-    if not any(one == "fit" and two == "--recipe" for one, two in zip(items, items[1:], strict=False)):
+    if "fit" not in items or items[items.index("fit") + 1 :][:1] != ["--recipe"]:
         found.append(Problem(where, " ".join(items), "`fit`, then `--recipe` and a name, as items", remedy))
     elif items.index("fit") + 2 >= len(items) or items[items.index("fit") + 2].startswith("${"):
         found.append(Problem(where, " ".join(items), "the recipe's name after --recipe", "name the recipe"))
     if sum(item in ARGS for item in items) != 1:
         found.append(Problem(where, " ".join(items), "one item ${args_no_hyphens}: the trial's settings", remedy))
+    if not found:
+        after = items[items.index("fit") + 3 :]
+        found = [
+            Problem(where, item, "key=value and the macro after the recipe's name", "remove it")
+            for item in after
+            if item not in ARGS and ("=" not in item or item.startswith(("--recipe=", "--resume=")))
+        ]
+        found += section_problems([item for item in after if item not in ARGS], where)
     for item in items:
         if "${" in _ENVIRONMENT.sub("", item) and item not in (*ARGS, *_PLAIN):
             allowed = ", ".join((*_PLAIN, *ARGS, "${envvar:NAME}")) + "; each but the last as a whole item"
@@ -46,9 +55,25 @@ def recipe_of(command: Sequence[str]) -> str:
 
 
 def own_settings(command: Sequence[str]) -> list[str]:
-    """Return the key=value items that stand in the command itself."""
-    after = list(command)[list(command).index("fit") + 3 :]
-    return [item for item in after if "=" in item and "${" not in item]
+    """Return the key=value items that stand in a checked command itself."""
+    return [item for item in list(command)[list(command).index("fit") + 3 :] if item not in ARGS]
+
+
+def typed_key(text: str) -> str:
+    """Return the recipe key of a typed setting."""
+    return text.removeprefix("--").partition("=")[0]
+
+
+def meet(one: str, other: str) -> bool:
+    """Return whether two dotted keys are the same or one lies within the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def section_problems(texts: Sequence[str], where: str) -> list[Problem]:
+    """Return the settings of whole sections: they would undo, unseen, what a sweep itself sets in the section."""
+    sections = {key.partition(".")[0] for key in recipe_keys()}
+    remedy = "write dotted keys, one setting each, as in optim.lr=0.01"
+    return [Problem(where, text, "dotted keys", remedy) for text in texts if typed_key(text) in sections]
 
 
 def settings(values: Mapping[str, Any]) -> list[str]:
@@ -72,6 +97,12 @@ def trial_command(command: Sequence[str], program: str, texts: Sequence[str], ex
         else:
             made += _expanded(item, program)
     return [*made, *extra]
+
+
+def trial_settings(command: Sequence[str], program: str, texts: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """Return all settings of a trial in the order in which `fit` reads them; arguments as for `trial_command`."""
+    made = trial_command(command, program, texts, extra)
+    return made[len(fit_prefix(command, program)) + 2 :]
 
 
 def place_settings(folder: Path, group: str, job_type: str) -> list[str]:

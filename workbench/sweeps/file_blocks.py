@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,8 @@ def read_metric(block: Any, path: Path, problems: list[Problem]) -> tuple[str, f
         given = str(goal) if "goal" in block else "nothing, which W&B takes for minimize"
         problems.append(Problem(f"{where}.goal", given, f"{right} for {name}", f"write goal: {right}"))
     target = block.get("target")
-    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+    is_number = isinstance(target, int | float) and not isinstance(target, bool)
+    if target is not None and not (is_number and math.isfinite(target)):
         problems.append(Problem(f"{where}.target", repr(target), "a number", "write a number, or remove it"))
     return name, target
 
@@ -109,7 +111,7 @@ def read_stopping(block: Any, path: Path, problems: list[Problem]) -> Stopping |
     elif any(type(number) is not int or number < 1 for number in wholes) or not isinstance(strict, bool):
         remedy = "correct the numbers: they count how often the metric was logged"
         problems.append(Problem(where, str(dict(block)), "whole numbers from 1; strict: true or false", remedy))
-    elif isinstance(eta, bool) or not isinstance(eta, int | float) or eta != int(eta) or eta < 2:
+    elif isinstance(eta, bool) or not isinstance(eta, int | float) or not math.isfinite(eta) or eta % 1 or eta < 2:
         problems.append(Problem(f"{where}.eta", str(eta), "a whole number from 2, in this runner", "round it"))
     else:
         eta = int(eta)

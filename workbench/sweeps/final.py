@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from workbench import recipe_files
 from workbench.analysis.seeds import summarise
-from workbench.specs.duration import to_steps
 from workbench.specs.errors import UserError
-from workbench.specs.recipe import Recipe
 from workbench.sweeps import processes
-from workbench.sweeps.commands import fit_prefix, place_settings, resume_command
+from workbench.sweeps.commands import fit_prefix, place_settings, resume_command, typed_key
+from workbench.sweeps.final_settings import check_final, final_settings
 from workbench.sweeps.leaderboard import FINISHED, Row
 from workbench.sweeps.processes import Job
-from workbench.sweeps.same_sweep import note_final
+from workbench.sweeps.same_sweep import PLACES, note_final
 from workbench.sweeps.search import Search
 from workbench.training import run_folder
 
 FINAL = "final.json"
-_PARTNERS = {"total_epochs": "total_steps", "warmup_epochs": "warmup_steps"}
-_OWN = ("data.train_on", "train.pick", "train.open_test", "train.seed", "track.runs_dir", "track.job_type")
 
 
 def chosen(search: Search) -> Row:
@@ -40,73 +35,12 @@ def chosen(search: Search) -> Row:
     return row
 
 
-def final_settings(run: Path, changed: Sequence[str]) -> list[str]:
-    """Return how the final runs differ from the chosen run's recipe, the seed aside, as key=value.
-
-    They take as many steps as the chosen run. With more images an epoch has more steps, so what the recipe says in
-    epochs is said in steps, by the chosen run's epochs: warm-up, phases, and the stairs of an exponential decay.
-
-    Args:
-        run: The chosen run's folder.
-        changed: key=value of `--final-set`, which win over all of it.
-    """
-    recipe = recipe_files.load(str(run / run_folder.RECIPE)).recipe
-    steps = run_folder.read_json(run / run_folder.RESULT)["steps"]
-    counts = run_folder.read_json(run / run_folder.SPLITS)["counts"]
-    batch = recipe.data.batch_size
-    before, after = counts["train"] // batch, (counts["train"] + counts["selection"]) // batch
-    made = {
-        "data.train_on": "train+selection",
-        "train.pick": "last",
-        "train.open_test": "true",
-        "train.total_steps": str(steps),
-        "train.total_epochs": "null",
-        **_in_steps(recipe, before, after),
-    }
-    for text in changed:
-        name = text.removeprefix("--").partition("=")[0]
-        section, _, key = name.partition(".")
-        pairs = {**_PARTNERS, **{b: a for a, b in _PARTNERS.items()}}
-        made.pop(name, None)
-        made.pop(f"{section}.{pairs.get(key)}", None)
-    return [*(f"{name}={value}" for name, value in made.items()), *changed]
-
-
-def _in_steps(recipe: Recipe, before: int, after: int) -> dict[str, str]:
-    """Return what a recipe says in epochs of `before` steps, in steps, or in epochs of `after` steps."""
-    schedule, made = recipe.schedule, {}
-    if schedule.warmup_epochs is not None:
-        made["schedule.warmup_steps"] = str(to_steps(schedule.warmup_epochs, None, before))
-        made["schedule.warmup_epochs"] = "null"
-    if schedule.name == "exponential":
-        made["schedule.decay_epochs"] = str(schedule.decay_epochs * before / after)
-    if any(phase.epochs is not None for phase in recipe.train.phases):
-        phases = [dataclasses.asdict(phase) for phase in recipe.train.phases]
-        for phase in phases:
-            if phase["epochs"] is not None:
-                phase.update(steps=to_steps(phase["epochs"], None, before), epochs=None)
-        made["train.phases"] = json.dumps(phases)
-    return made
-
-
-def check_changed(changed: Sequence[str]) -> None:
-    """Check `--final-set`.
-
-    Raises:
-        UserError: It changes what makes the final runs final.
-    """
-    for text in changed:
-        if text.removeprefix("--").partition("=")[0] in _OWN:
-            allowed = "any key but " + ", ".join(_OWN)
-            raise UserError.of("--final-set", text, allowed, "leave it out: the protocol sets it")
-
-
 def run_final(search: Search, seeds: int, changed: Sequence[str], slots: Sequence[dict[str, str]]) -> dict[str, Any]:
     """Make the final runs that are missing, and write final.json.
 
     Args:
         search: A finished search.
-        seeds: How many runs; their seeds are 0, 1, ...
+        seeds: How many runs; their seeds are 0, 1, ... With what was opened before, it may be more.
         changed: key=value that differ from the search, such as a longer budget.
         slots: As for `processes.run_all`.
 
@@ -118,11 +52,15 @@ def run_final(search: Search, seeds: int, changed: Sequence[str], slots: Sequenc
     """
     best = chosen(search)
     run, sweep = Path(best.run), search.sweep
-    settings = final_settings(run, changed)
-    recipe_files.load(str(run / run_folder.RECIPE), settings)  # mistakes in --final-set, before anything is noted
+    places = [text for text in sweep.overrides if typed_key(text) in PLACES]
+    settings = [*places, *final_settings(run, changed)]
+    check_final(run, [*settings, "train.seed=0"], 0, search.searched())  # before anything is noted
     note_final(search, {"trial": best.trial, "changed": list(changed)})
     waiting = []
-    for seed in range(seeds):
+    wanted = sorted({*range(seeds), *_opened_seeds(search.folder)})
+    if len(wanted) > seeds:
+        search.say(f"test was opened with seeds {', '.join(map(str, wanted))}: all of them are summarised")
+    for seed in wanted:
         folder = search.folder / "final" / f"seed{seed}"
         processes.end_orphan(folder)
         begun = processes.run_of(folder)
@@ -149,15 +87,22 @@ def run_final(search: Search, seeds: int, changed: Sequence[str], slots: Sequenc
         lines = "; ".join(f"seed {job.number}: {job.error_line()}" for job in failed)
         remedy = f"see {failed[0].folder}, put it right, then run the same command again"
         raise UserError.of(f"sweep {search.folder}: --final", lines, "runs that finish", remedy)
-    content = _summary(search, best, changed, seeds)
+    content = _summary(search, best, changed, wanted)
     run_folder.write_json(search.folder / FINAL, content)
     return content
 
 
-def _summary(search: Search, best: Row, changed: Sequence[str], seeds: int) -> dict[str, Any]:
+def _opened_seeds(folder: Path) -> set[int]:
+    """Return the seeds with which test was opened: none is left out of the summary, whatever `--seeds` says."""
+    files = (run_folder.TEST_OPENINGS, run_folder.RESULT)
+    found = [path.parts[-4] for name in files for path in folder.glob(f"final/seed*/*/*/{name}")]
+    return {int(name.removeprefix("seed")) for name in found}
+
+
+def _summary(search: Search, best: Row, changed: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Return the content of final.json."""
     rows = []
-    for seed in range(seeds):
+    for seed in seeds:
         run = processes.run_of(search.folder / "final" / f"seed{seed}")
         result = run_folder.read_json(run / run_folder.RESULT)
         rows.append({"seed": seed, "run": str(run), "steps": result["steps"], "test": result["test"]})

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.specs.errors import UserError, suggestion
+from workbench.overrides import recipe_keys
+from workbench.specs.errors import Problem, UserError, suggestion
+from workbench.specs.filling import parts_of
 
 RANGES = ("uniform", "log_uniform", "log_uniform_values", "q_uniform", "int_uniform")
 _LISTS = ("constant", "categorical")
@@ -25,6 +27,8 @@ NOT_HERE = {
     **dict.fromkeys(("log_normal", "q_log_normal"), "use log_uniform_values, or list the values"),
 }
 """What W&B draws from and this runner does not, with what to write instead."""
+_LARGEST_EXPONENT = 700
+"""e to the power of 710 is more than a float holds."""
 _KEYS = ("value", "values", "probabilities", "min", "max", "q", "mu", "sigma", "a", "b", "distribution")
 
 
@@ -113,10 +117,10 @@ def read_parameter(name: str, block: Any, where: str) -> Parameter:
         raise UserError.of(where, ", ".join(unknown), "value, values, min, max, q, distribution", remedy)
     kind = _distribution(block, where)
     _check_keys(kind, block, where)
-    if kind == "constant":
-        return Parameter(name, (block["value"],))
-    if kind == "categorical":
-        return Parameter(name, tuple(block["values"]))
+    if kind in _LISTS:
+        values = (block["value"],) if kind == "constant" else tuple(block["values"])
+        _check_values(name, values, where)
+        return Parameter(name, values)
     return _read_range(name, kind, block, where)
 
 
@@ -132,7 +136,7 @@ def _distribution(block: Mapping[str, Any], where: str) -> str:
         else:
             ends = (block.get("min"), block.get("max"))
             kind = "int_uniform" if all(type(end) is int for end in ends) else "uniform"
-    if kind in NOT_HERE:
+    if isinstance(kind, str) and kind in NOT_HERE:
         raise UserError.of(where, f"distribution {kind}", ", ".join(known), NOT_HERE[kind])
     if kind not in known:
         raise UserError.of(where, f"distribution {kind}", ", ".join(known), suggestion(str(kind), known, "choose one"))
@@ -151,16 +155,47 @@ def _check_keys(kind: str, block: Mapping[str, Any], where: str) -> None:
         raise UserError.of(where, f"values: {block['values']!r}", "a list of one or more", "list the values")
 
 
+def _check_values(name: str, values: Sequence[Any], where: str) -> None:
+    """Refuse what no recipe key can be, and numbers that W&B's YAML takes for text."""
+    takes_text = str in parts_of(recipe_keys().get(name))
+    found = []
+    for value in values:
+        number = _as_number(value)
+        if not _is_plain(value):
+            given = f"{value!r}, a {type(value).__name__}"
+            allowed = "text, numbers, true, false, null, and lists and mappings of them"
+            found.append(Problem(where, given, allowed, f'write text in quotes: "{value}"'))
+        elif number is not None and math.isfinite(number) and not takes_text:
+            remedy = f"write {number if 'e' not in str(number) else f'{number:.1e}'}: to W&B's YAML it is text"
+            found.append(Problem(where, repr(value), "a number, such as 0.001 or 1.0e-3", remedy))
+    if found:
+        raise UserError(*found)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether JSON knows a value: YAML also has dates, sets and bytes."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
 def _read_range(name: str, kind: str, block: Mapping[str, Any], where: str) -> Parameter:
-    low, high, q = block["min"], block["max"], block.get("q", 1 if kind in ("q_uniform", "int_uniform") else None)
-    for key, value in (("min", low), ("max", high), ("q", q or 1)):
+    low, high, q = block["min"], block["max"], block.get("q")
+    if q is None and kind in ("q_uniform", "int_uniform"):
+        q = 1
+    for key, value in (("min", low), ("max", high), ("q", 1 if q is None else q)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             number = _as_number(value)
             remedy = "write a number" if number is None else f"write {number}: to W&B's YAML it is text"
             raise UserError.of(f"{where}.{key}", repr(value), "a number, such as 0.001 or 1.0e-3", remedy)
     if kind == "log_uniform":  # W&B means exponents of e here
+        if max(low, high) > _LARGEST_EXPONENT:
+            given = f"min {low:g}, max {high:g}"
+            raise UserError.of(where, given, "exponents of e, below 700", "use log_uniform_values for the values")
         low, high = math.exp(low), math.exp(high)
-    if not low < high or q is not None and q <= 0 or kind == "log_uniform_values" and low <= 0:
+    if not low < high or q is not None and q <= 0 or kind.startswith("log") and low <= 0:
         given = f"min {low:g}, max {high:g}" + (f", q {q:g}" if q else "")
         raise UserError.of(where, given, "min below max; for logarithms above 0; q above 0", "correct the range")
     if kind == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.atomic import disk_errors
 from workbench.specs.errors import UserError
 from workbench.training import run_folder
 
@@ -81,6 +82,12 @@ class Job:
         heads = [place for place, line in enumerate(lines) if line.split()[1:] in (["mistake:"], ["mistakes:"])]
         if code == 2 and heads:  # a user's mistake: its place, and what was given
             return " ".join(lines[heads[-1] + 1 : heads[-1] + 3])
+        last = f", last line: {lines[-1]}" if lines else ", it wrote nothing"
+        if code is not None and code < 0:
+            name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
+            return f"killed by {name}{' (out of memory?)' if -code == signal.SIGKILL else ''}{last}"
+        if code == 0:
+            return f"ended without {run_folder.RESULT}{last}"
         return lines[-1] if lines else f"ended with code {code} and wrote nothing"
 
 
@@ -162,10 +169,12 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold a folder against a second sweep.
 
     Raises:
-        UserError: Another process works on it.
+        UserError: Another process works on it, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "sweep.lock").open("a+") as file:
+    with disk_errors(folder, "take --dir OTHER"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "sweep.lock").open("a+")
+    with lock as file:
         if not _locked(file):
             given = f"{folder}: a sweep is running on it"
             raise UserError.of("sweep", given, "one at a time", "wait for it, or take --dir OTHER")
@@ -190,6 +199,14 @@ def run_of(folder: Path) -> Path | None:
     """Return the newest run folder under a job's folder that a fit can go on with or has finished, or None."""
     found = sorted(path.parent for path in folder.glob(f"*/*/{run_folder.RECIPE}"))
     return found[-1] if found else None
+
+
+def resumable(folder: Path) -> Path | None:
+    """Return the run folder under a job's folder that has a checkpoint and no result, or None."""
+    run = run_of(folder)
+    if run is None or (run / run_folder.RESULT).is_file():
+        return None
+    return run if (run / run_folder.CHECKPOINTS / run_folder.LAST).is_file() else None
 
 
 def logged_values(run: Path, metric: str) -> list[float]:

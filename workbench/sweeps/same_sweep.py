@@ -11,7 +11,7 @@ from workbench.sweeps.search import Search
 from workbench.sweeps.sweep_files import Sweep
 from workbench.training import run_folder
 
-_PLACES = ("data.root", "data.prepared_root", "data.download", "data.num_workers", "train.device")
+PLACES = ("data.root", "data.prepared_root", "data.download", "data.num_workers", "train.device")
 """Recipe keys that say where and not what: a sweep may go on elsewhere."""
 _FINAL = "final"
 """Study attribute that says with what the final runs are made."""
@@ -83,11 +83,13 @@ def _facts(sweep: Sweep, seed: int) -> dict[str, str]:
     """Return everything that the trials depend on, as texts."""
     facts = {"method": sweep.method, "metric": sweep.metric, "command": " ".join(sweep.command)}
     facts["early_terminate"] = str(sweep.stopping)
+    if sweep.target is not None:
+        facts["metric.target"] = str(sweep.target)
     if sweep.method != "grid":
         facts["--seed"] = str(seed)
     facts |= {f"parameters.{parameter.name}": parameter.described() for parameter in sweep.parameters}
     for section in set(sweep.base) - {"about", "track"}:
         for key, value in sweep.base[section].items():
-            if f"{section}.{key}" not in _PLACES and f"parameters.{section}.{key}" not in facts:
+            if f"{section}.{key}" not in PLACES and f"parameters.{section}.{key}" not in facts:
                 facts[f"recipe {section}.{key}"] = str(value)
     return facts

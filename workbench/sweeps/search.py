@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from workbench.specs.errors import UserError
 from workbench.sweeps import leaderboard, processes
 from workbench.sweeps.commands import place_settings, resume_command, settings, trial_command
+from workbench.sweeps.database import open_database
 from workbench.sweeps.leaderboard import Row
 from workbench.sweeps.parameters import Parameter, grid, key_of
 from workbench.sweeps.processes import Job
@@ -46,6 +47,9 @@ class Search:
         seed: Of random and bayes.
         several: Whether several trials run at once.
         say: Told, in a line, what happens.
+
+    Raises:
+        UserError: `sweep.db` is no database.
     """
 
     def __init__(self, sweep: Sweep, folder: Path, seed: int, several: bool, say: Callable[[str], None]):
@@ -53,7 +57,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
             study_name="sweep",
-            storage=f"sqlite:///{folder / DATABASE}",
+            storage=open_database(folder / DATABASE),
             direction="maximize" if sweep.higher_is_better else "minimize",
             pruner=_pruner(sweep),
             load_if_exists=True,
@@ -77,7 +81,10 @@ class Search:
             if trial.state == TrialState.RUNNING:
                 self._recover(trial)
             elif trial.state == TrialState.FAIL and retry_failed:
-                self._enqueue(trial.user_attrs["values"], repeats=trial.number)
+                notes = {"repeats": trial.number}
+                if processes.resumable(self._folder(trial)):
+                    notes["folder"] = self._folder(trial).name  # it goes on there
+                self._enqueue(trial.user_attrs["values"], **notes)
 
     def _enqueue(self, values: dict[str, Any], **notes: Any) -> None:
         fixed = {p.name: _stored(p, values[p.name]) for p in self.sweep.parameters if len(p.values) != 1}
@@ -152,11 +159,18 @@ class Search:
     def _job(self, trial: Trial) -> Job:
         if "values" not in trial.user_attrs:  # killed between asking and noting
             trial.set_user_attr("values", {p.name: _suggest(trial, p) for p in self.sweep.parameters})
-        folder = self.folder / "runs" / f"{trial.number:04d}"
+        folder = self._folder(trial)
         extra = place_settings(folder, self.sweep.name, "trial")
         texts = settings(trial.user_attrs["values"])
         command = trial_command(self.sweep.command, self.sweep.program, texts, [*self.sweep.overrides, *extra])
+        run = processes.resumable(folder) if "folder" in trial.user_attrs else None
+        if run is not None:
+            command = resume_command(self.sweep.command, self.sweep.program, run)
         return Job(trial.number, folder, command)
+
+    def _folder(self, trial: Trial | FrozenTrial) -> Path:
+        """Return where a trial's run lies: it is not noted, so that a sweep's folder can be moved."""
+        return self.folder / "runs" / trial.user_attrs.get("folder", f"{trial.number:04d}")
 
     def watch(self, job: Job) -> None:
         """Report what a running trial has logged, and stop it if it is not worth going on."""
@@ -183,8 +197,6 @@ class Search:
         run = processes.run_of(job.folder)
         result = run_folder.read_json(run / run_folder.RESULT) if run is not None else None
         value = ((result or {}).get("selection") or {}).get(self.sweep.score)
-        if run is not None:
-            self._note(job.number, "run", str(run))
         if value is not None and math.isfinite(value):
             for key, fact in (("steps", result["steps"]), ("seconds", result["seconds"])):
                 self._note(job.number, key, fact)
@@ -221,8 +233,9 @@ class Search:
         for t in self.trials():
             facts = t.user_attrs
             value = t.value if t.state == TrialState.COMPLETE else t.intermediate_values.get(t.last_step)
+            run = processes.run_of(self._folder(t))
             counts = facts.get("n"), facts.get("values", {}), facts.get("steps"), facts.get("seconds")
-            made.append(Row(t.number, _STATES[t.state], value, *counts, facts.get("run", ""), facts.get("error", "")))
+            made.append(Row(t.number, _STATES[t.state], value, *counts, str(run or ""), facts.get("error", "")))
         return leaderboard.ranked(made, self.sweep.higher_is_better)
 
     def write_leaderboard(self) -> None:

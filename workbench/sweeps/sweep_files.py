@@ -181,15 +181,12 @@ def _combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _against_recipe(sweep: Sweep, problems: list[Problem]) -> dict[str, Any] | None:
     """Load the recipe with each combination; return the first as plain values."""
-    searched = {parameter.name for parameter in sweep.parameters if len(parameter.values) != 1}
-    for text in sweep.overrides:
-        key = text.removeprefix("--").partition("=")[0]
-        if key in searched:
-            problems.append(Problem(f"command line: {key}", text, "keys that the file does not search", "remove it"))
+    problems += _conflicts(sweep)
     found: dict[tuple[str, str], Problem] = {}
     base = None
     for values in _combinations(sweep):
-        settings = [*commands.own_settings(sweep.command), *commands.settings(values), *sweep.overrides]
+        texts = commands.settings(values)
+        settings = commands.trial_settings(sweep.command, sweep.program, texts, sweep.overrides)
         try:
             loaded = recipe_files.load(commands.recipe_of(sweep.command), settings)
         except UserError as error:
@@ -201,6 +198,26 @@ def _against_recipe(sweep: Sweep, problems: list[Problem]) -> dict[str, Any] | N
             found.setdefault((problem.where, problem.given), problem)
     problems += found.values()
     return base
+
+
+def _conflicts(sweep: Sweep) -> Iterator[Problem]:
+    """Yield settings beside the parameters that would decide, unseen, what a parameter says."""
+    allowed = "keys that `parameters` does not state"
+    for text in commands.own_settings(sweep.command):
+        if any(commands.meet(commands.typed_key(text), parameter.name) for parameter in sweep.parameters):
+            yield Problem(f"{sweep.path}: command", text, allowed, "remove it, or the parameter")
+    yield from commands.section_problems(sweep.overrides, typed.SOURCE)
+    searched = [parameter.name for parameter in sweep.parameters if len(parameter.values) != 1]
+    for text in sweep.overrides:
+        key = commands.typed_key(text)
+        if any("." in key and commands.meet(key, name) for name in searched):
+            yield Problem(f"{typed.SOURCE}: {key}", text, "keys that the file does not search", "remove it")
+    names = [parameter.name for parameter in sweep.parameters]
+    for problem in commands.section_problems(names, f"{sweep.path}: parameters"):
+        yield dataclasses.replace(problem, remedy="write dotted keys, as in optim.lr: {value: 0.01}")
+    for one, other in itertools.combinations(names, 2):
+        if commands.meet(one, other):
+            yield Problem(f"{sweep.path}: parameters", f"{one} and {other}", "keys apart from each other", "remove one")
 
 
 def _told(problem: Problem, sweep: Sweep, values: Mapping[str, Any]) -> Problem:

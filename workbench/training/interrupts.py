@@ -34,7 +34,7 @@ def interruptible(folder: Path | None = None) -> Iterator[None]:
     W&B's agents and sweeps stop a run by SIGTERM, and kill it 30 s later.
 
     Args:
-        folder: The run folder that can be resumed, if there is one.
+        folder: The run folder that can be resumed, if there is one; who removes it has left nothing to resume.
     """
     is_main = threading.current_thread() is threading.main_thread()
     terminated = []
@@ -53,7 +53,8 @@ def interruptible(folder: Path | None = None) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as error:
         if is_main:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise Interrupted("stopped by SIGTERM" if terminated else "interrupted", folder) from error
+        kept = folder if folder is not None and folder.is_dir() else None
+        raise Interrupted("stopped by SIGTERM" if terminated else "interrupted", kept) from error
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before)

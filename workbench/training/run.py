@@ -32,7 +32,7 @@ from workbench.training import (
 from workbench.training.averaging import BestWeights, WeightAverage
 from workbench.training.building import Lengths
 from workbench.training.classifier import EfficientNetClassifier
-from workbench.training.interrupts import interruptible
+from workbench.training.interrupts import Interrupted, interruptible
 from workbench.training.log_file import logging_to
 from workbench.training.metrics_csv import MetricsCsv
 from workbench.training.monitor import LastCheckpoint, StepMonitor
@@ -69,25 +69,35 @@ def fit(recipe: Recipe, resume: Path | None = None, console: Console | None = No
 
     Raises:
         UserError: Anything that the user can put right, such as missing files or a loss that is not finite.
-        Interrupted: By Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: By Ctrl-C or SIGTERM before the result was written; its `folder`, if any, can be resumed.
     """
     console = console or Console(stderr=True)
+    tracking.choose_mode(recipe.track.wandb)  # what it refuses should not cost the time to read the data
     folder = resume or run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
-    with interruptible(folder), disk_errors(folder), logging_to(folder, console):
-        try:
-            prepared = _prepare(building.settle(recipe), folder, console, is_new=resume is None)
-        except UserError:
-            if resume is None:
-                shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty run folder helps nobody
+    try:
+        with interruptible(folder), disk_errors(folder), logging_to(folder, console):
+            try:
+                prepared = _prepare(building.settle(recipe), folder, console, is_new=resume is None)
+            except (UserError, KeyboardInterrupt) as error:
+                can_resume = (folder / run_folder.RECIPE).is_file() and not isinstance(error, UserError)
+                if resume is None and not can_resume:
+                    shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty run folder helps nobody
+                raise
+            return prepared.run()
+    except Interrupted:
+        result = run_folder.read_json(folder / run_folder.RESULT)
+        if result is None:
             raise
-        return prepared.run()
+        return FitOutcome(folder, result)  # stopped in the last moment: there is nothing left to go on with
 
 
 def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _Fit:
     """Write what is known before the first step, read the data's lists, build the model."""
     if is_new:
         run_folder.write_text(folder / run_folder.RECIPE, recipe_files.to_yaml(recipe))
+    if not (folder / run_folder.COMMAND).is_file():  # new, or stopped right after the recipe was written
         run_folder.write_text(folder / run_folder.COMMAND, run_folder.command_line() + "\n")
+    if not (folder / run_folder.ENVIRONMENT).is_file():
         run_folder.write_json(folder / run_folder.ENVIRONMENT, machine.describe())
     lightning.seed_everything(recipe.train.seed, verbose=False)
     if machine.accelerator(recipe.train.device) == "cpu":
@@ -141,9 +151,12 @@ class _Fit:
             self.tracking.close(1 if isinstance(error, Exception) else 130)
             raise
         try:
-            self.tell_wandb(outcome.result, test or selection)
-        finally:
-            self.tracking.close(0)
+            try:
+                self.tell_wandb(outcome.result, test or selection)
+            finally:
+                self.tracking.close(0)
+        except KeyboardInterrupt:
+            self.tracking.say_cut_short()
         outcome.result["tracking"] = self.tracking.section()
         run_folder.write_json(self.folder / run_folder.RESULT, outcome.result)
         return outcome
@@ -157,7 +170,8 @@ class _Fit:
             if not self.tracking.attempt("the final tables", tracking_tables.log_tables, *tables, seconds=seconds):
                 return
         if self.tracking.mode == "online" and self.tracking.job_type != tracking.TRIAL:
-            aliases = [self.recipe.train.pick, self.data.card.name, *self.tracking.final]
+            aliases = [self.recipe.train.pick, self.data.card.name]
+            aliases += ["final"] if self.tracking.job_type == "final" else []
             seconds = tracking_artifacts.UPLOAD_SECONDS
             upload = tracking_artifacts.log_model
             self.tracking.attempt("the model", upload, self.folder, result, aliases, seconds=seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,20 @@ def choose_mode(wandb: str) -> tuple[str, str]:
     return "offline", "no API key; `wandb sync` sends it later"
 
 
+def start_seconds() -> float:
+    """Return how long the server may take at the start: WANDB_INIT_TIMEOUT, or `INIT_SECONDS`."""
+    given = os.environ.get("WANDB_INIT_TIMEOUT") or str(INIT_SECONDS)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        log.warning("WANDB_INIT_TIMEOUT=%s is no number of seconds; %.0f s it is", given, INIT_SECONDS)
+        seconds = INIT_SECONDS
+        del os.environ["WANDB_INIT_TIMEOUT"]  # wandb reads it too, and does not start with what it cannot read
+    return seconds
+
+
 class Tracking:
     """The W&B run of one fit, or none. A failure is said once, stands in `failed`, and never leaves this class.
 
@@ -75,33 +90,49 @@ class Tracking:
         sweep = os.environ.get("WANDB_SWEEP_ID")
         self.group = track.group or sweep or os.environ.get("WANDB_RUN_GROUP") or recipe_name
         self.job_type = track.job_type or (TRIAL if sweep else "fit")
-        self.final = ["final"] if self.job_type == "final" else []
-        if self.mode == "online":
-            try:
-                self._open(config)
-            except Exception as error:  # no network, no such key, no quota, an old server
-                self._warn("the start", error)
-                self.mode, self.reason = "offline", f"online was wanted, but {self.failed}"
-        if self.mode == "offline" and self.logger is None:
-            try:
-                self._open(config)
-            except Exception as error:
-                self._warn("the start", error)
-                self.logger = None
+        if self.mode != "off":
+            self._start(config)
 
     @property
     def run(self) -> Any:
         """W&B's own run object, or None."""
         return self.logger and self.logger._experiment
 
+    def _start(self, config: dict[str, Any]) -> None:
+        """Open the run as is wanted, else offline, else not at all, and say why."""
+        wanted, failure = self.mode, None
+        for mode in dict.fromkeys((wanted, "offline")):
+            self.mode = mode
+            try:
+                self._open(config)
+            except Exception as error:  # no network, no such key, no quota, an old server, a setting it refuses
+                failure = error
+            if self.logger is not None:
+                break
+        else:
+            self.mode = "off"
+        if failure is not None:
+            self._warn("the start", failure)
+        if self.mode != wanted:
+            self.reason = f"{wanted} was wanted, but {self.failed}"
+
     def _open(self, config: dict[str, Any]) -> None:
         """Open the run, as the one that the run folder had before where that is possible, and write its identity."""
         import wandb
 
-        earlier = known_identity(self.folder).get("parts", [])
+        known = known_identity(self.folder)
+        earlier = known.get("parts", [])
         # Offline parts of one run cannot be joined (wandb#3841): each is a run of its own in the same group.
         goes_on = bool(earlier) and self.mode == "online" and all(part["mode"] == "online" for part in earlier)
         notes = self.track.notes
+        # W&B reads WANDB_PROJECT itself only in a sweep, where it counts more than what we pass.
+        is_default = self.track.project == Track().project
+        project = (is_default and os.environ.get("WANDB_PROJECT")) or self.track.project
+        run_id = None  # then W&B takes WANDB_RUN_ID, as in a sweep, or makes one up
+        if earlier:  # the same run, whatever the environment is by now
+            project = known.get("project") or project
+            self.group, self.job_type = known.get("group", self.group), known.get("job_type", self.job_type)
+            run_id = earlier[0]["run_id"] if goes_on else secrets.token_hex(4)
         if earlier and not goes_on:
             first = earlier[0]["run_id"]
             notes = "\n".join(filter(None, [notes, f"part {len(earlier) + 1} of run {first}"]))
@@ -110,7 +141,7 @@ class Tracking:
             silent=True,
             console="off",
             disable_code=True,  # neither code nor uncommitted changes
-            init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS),
+            init_timeout=start_seconds(),
             finish_timeout=FINISH_SECONDS,
         )
         logger = QuietWandbLogger(
@@ -119,8 +150,9 @@ class Tracking:
             name=self.folder.name,
             save_dir=self.folder,
             mode=self.mode,
-            id=earlier[0]["run_id"] if goes_on else None,  # in a sweep, W&B reads it from the environment
-            project=self.track.project,
+            id=run_id,
+            project=project,
+            entity=known.get("entity"),
             group=self.group,
             job_type=self.job_type,
             tags=self.track.tags or None,
@@ -138,7 +170,9 @@ class Tracking:
         self.identity.identity = {
             **part,
             "project": run.project,
+            "entity": run.entity or None,
             "group": self.group,
+            "job_type": self.job_type,
             "url": run.url,
             "parts": [*earlier, *([] if goes_on else [part])],
         }
@@ -178,8 +212,22 @@ class Tracking:
         if self.failed is None:
             text = " ".join(str(error).split())[:200] or "no details"
             self.failed = f"{what}: {type(error).__name__}: {text}"
-            rest = f"the run goes on; `wandb sync {self.folder / 'wandb'}/*run-*` sends later what is missing"
+            rest = f"the run goes on; `{self.sync}` sends later what is missing"
+            rest = "the run goes on without W&B" if self.run is None else rest
             log.warning("W&B did not take %s (%s); %s", what, f"{type(error).__name__}: {text}", rest)
+
+    @property
+    def sync(self) -> str:
+        """The command that sends what W&B has on disk."""
+        return f"wandb sync {self.folder / 'wandb'}/*run-*"
+
+    def say_cut_short(self) -> None:
+        """Say what a stop after the result was written costs: the fit is finished, W&B's picture of it may not be."""
+        self.failed = self.failed or "the end: stopped before everything was sent"
+        if self.run is not None:
+            lacks = "W&B may lack the scores, the tables or the model"
+            rest = f"`{self.sync}` sends what it had been given by then, the run folder holds the rest"
+            log.warning("stopped, but the fit is finished; %s: %s", lacks, rest)
 
     def close(self, exit_code: int) -> None:
         """End the run, with the exit code that W&B shows as finished (0) or failed."""
