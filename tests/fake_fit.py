@@ -1,7 +1,8 @@
 """A stand-in for `workbench fit` that takes milliseconds: `fake_fit.py fit --recipe R key=value ... | --resume RUN`.
 
 Its accuracy is higher the nearer `optim.lr` is to 0.01. Orders come as text in track.notes: `sleep=S` sleeps between
-its four validations, `fail-above=LR` fails, `deaf` ignores SIGTERM, `nan` scores NaN.
+its four validations, `fail-above=LR` fails, `deaf` ignores SIGTERM, `nan` scores NaN, `hold` stays for a minute before
+the third validation if it is not resumed and no file `go` is there.
 """
 
 import json
@@ -38,6 +39,8 @@ def main(words):
     metrics = run / "metrics.csv"
     for step in range(metrics.read_text().count("\n"), VALIDATIONS + 1):
         time.sleep(float(orders.get("sleep", 0)))
+        if "hold" in orders and step == 3 and words[1] != "--resume" and not Path("go").exists():
+            time.sleep(60)
         with metrics.open("a") as file:
             file.write(f"{step - 1},{step},{score * step / VALIDATIONS}\n")
     scores = {"top1": math.nan if "nan" in orders else score, "mean_per_class": score, "n": 12, "interval95": [0, 1]}

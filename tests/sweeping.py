@@ -63,7 +63,7 @@ def begun(folder="sweeps/rates/runs"):
     return {path.parts[-3]: [line.split() for line in path.read_text().splitlines()] for path in files}
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -141,11 +141,12 @@ def test_a_trial_that_ignores_sigterm_is_killed(sweep_file, monkeypatch):
 
 
 def test_after_a_kill_the_running_trial_goes_on_in_its_folder(sweep_file):
-    path = sweep_file(RATES, orders="sleep=0.3")
+    path = sweep_file(RATES, orders="hold")
     process = start(path, "--parallel", 2)
     until(lambda: len(begun()) == 2 and "0.45" in _metrics("0001"))
     process.kill()
     process.communicate()
+    Path("go").touch()
     orphans = [int(starts[0][1]) for starts in begun().values()]
     assert any(is_alive(number) for number in orphans), "a kill of the parent leaves trials running"
     result = sweep(path, "--parallel", 2)
