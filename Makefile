@@ -26,7 +26,7 @@ quickstart: $(VENV)/base.stamp ## fine-tune a small backbone on an embedded set:
 test: $(VENV)/dev.stamp ## lint, then run the whole test suite (offline)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
 
 format: $(VENV)/dev.stamp ## format and fix the code
 	$(RUN) -m ruff format .

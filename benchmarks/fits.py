@@ -2,7 +2,7 @@
 
 python benchmarks/fits.py quickstart --seeds 0 1 2 --out quickstart.csv
 python benchmarks/fits.py quickstart --seeds 0 1 2 --out quickstart.csv model.weights=none
-python benchmarks/fits.py --run runs/flowers_b0/20261123-101500-a1b2c3 --out flowers.csv
+python benchmarks/fits.py --run runs/flowers_b0_cpu/20261123-101500-a1b2c3 --out flowers.csv
 """
 
 from __future__ import annotations

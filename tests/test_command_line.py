@@ -1,14 +1,17 @@
 """The command line as a user meets it: a process, its exit code, its words, its speed."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import paint
+
+from workbench.cli.app import VERBS, app
 
 
 def workbench(*arguments, cwd=None, **options):
@@ -29,14 +32,22 @@ def test_looking_loads_no_torch_and_takes_no_time(arguments):
         "heavy = {'torch', 'lightning', 'wandb', 'torchvision', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    seconds = []
+    seconds = []  # of processor time: other tests may run beside this one
     for _ in range(3):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert done.stdout
-    assert min(seconds) < 0.6
+    assert min(seconds) < (0.9 if arguments == ["validate"] else 0.6), "validate reads every shipped recipe"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_keeps_its_examples_on_lines_of_their_own(verb):
+    text = CliRunner().invoke(app, [verb, "--help"]).output
+    assert "\\b" not in text
+    assert all(line.count("workbench ") <= 1 for line in text.splitlines()), text
 
 
 @pytest.mark.parametrize("what", ["recipes", "archs", "weights", "datasets"])
@@ -63,7 +74,7 @@ def test_show_prints_value_and_source():
         (["fit"], ["--recipe and --resume: none"]),
         (["fit", "--resume", "nowhere"], ["no recipe.yaml in it"]),
         (["fit", "--recipe", "quickstart", "optim.lr"], ["key=value"]),
-        (["fit", "--recipe", "folder_b0", "data.path=/nowhere", "model.weights=none"], ["no such file or folder"]),
+        (["fit", "--recipe", "any", "data.path=/nowhere", "model.weights=none"], ["no such file or folder"]),
         (["fit", "--recipe", "flowers_b0", "data.root=/nowhere", "data.download=false"], ["jpg", "102flowers.tgz"]),
         (["fit", "--recipe", "quickstart", "model.weights=/nowhere/x.pth"], ["/nowhere/x.pth: no such file"]),
         (["evaluate", "nowhere"], ["nowhere: no such file or folder"]),
@@ -87,7 +98,7 @@ def test_plan_tells_sizes_steps_and_groups_without_the_images(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("64,288,916 parameters (63,786,960 without head)", "20000 steps", "5,120,000 images", "37.7"):
         assert words in done.stdout
-    assert "255 MB of weights (torchvision/imagenet1k_v1)" in done.stdout
+    assert "253 MB of weights (timm/tf_efficientnet.aa_in1k)" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -23,6 +23,7 @@ LAYERS = [
     "data",
     "training",
     "analysis",
+    "sweeps",
     "cli",
 ]
 FORBIDDEN = {"models": {"data"}, "data": {"models", "recipe_files"}}
@@ -37,7 +38,8 @@ OUTSIDE = {
     "models": {"torch", "torchvision", "safetensors", "timm"},
     "data": {"torch", "torchvision", "numpy", "PIL", "scipy", "lightning", "datasets", "pyarrow", "huggingface_hub"}
     | {"filelock", "jinja2", "rich"},
-    "analysis": {"torch", "torchvision", "numpy", "PIL", "matplotlib"},
+    "sweeps": {"optuna", "omegaconf", "yaml", "rich"},
+    "analysis": {"torch", "torchvision", "numpy", "PIL", "matplotlib", "scipy", "jinja2", "safetensors"},
 }
 STANDARD = __import__("sys").stdlib_module_names
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import struct
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from conftest import SHARED
 from safetensors.torch import load_file
+from wandb_files import wandb_read
 
 from workbench import evaluate, fit, load_recipe
 from workbench.specs.errors import UserError
@@ -26,11 +26,13 @@ FILES = {
     "metrics.csv",
     "result.json",
     "predictions.csv",
+    "logits.safetensors",
     "model.safetensors",
     "model.json",
     "report.html",
     "log.txt",
     "test_openings.json",
+    "wandb.json",
     "checkpoints/last.ckpt",
     "checkpoints/best.safetensors",
 }
@@ -115,30 +117,6 @@ def test_the_page_shows_the_scores_and_asks_nobody(finished_run):
     assert f"{100 * finished_run.result['test']['top1']:.2f} %" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
-
-
-def wandb_records(data):
-    """Yield the records of a .wandb file: 32 KiB blocks of (crc32, length, type) headers and parts of records."""
-    position, parts = 7, b""  # the file begins with its own 7 bytes
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
-
-
-def wandb_read(path):
-    from wandb.proto import wandb_internal_pb2
-
-    for data in wandb_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        yield record
 
 
 def test_the_w_and_b_file_holds_config_and_metrics(finished_run):
@@ -341,6 +319,6 @@ def test_real_flowers_train_a_step_through_the_shipped_recipe(shared, tmp_path):
         "track.wandb=off",
         f"track.runs_dir={tmp_path}",
     ]
-    outcome = fit(load_recipe("flowers_b0", overrides).recipe)
+    outcome = fit(load_recipe("flowers_b0_cpu", overrides).recipe)
     assert outcome.result["selection"]["n"] == 1020
     assert outcome.result["steps"] == 2

@@ -69,9 +69,29 @@ def test_wilson_interval_of_top1():
 def test_interval_of_mean_per_class():
     labels = np.array([0] * 10 + [1] * 40)
     right = np.array([True] * 5 + [False] * 5 + [True] * 30 + [False] * 10)
-    half = 1.96 * math.sqrt(0.25 / 10 + 0.1875 / 40) / 2
-    assert interval95("mean_per_class", right, labels) == pytest.approx((0.625 - half, 0.625 + half))
+    # Wilson's for as many images as would give the variance of both classes, each with its missing n-th of all together
+    variance = (0.25 / 10 + 0.625 * 0.375 / 100 + 0.1875 / 40 + 0.625 * 0.375 / 1600) / 4
+    n, z = 0.625 * 0.375 / variance, 1.959964
+    centre = (0.625 + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(variance + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert interval95("mean_per_class", right, labels) == pytest.approx((centre - half, centre + half), abs=1e-6)
     assert interval95("loss", right, labels) is None
+
+
+@pytest.mark.parametrize(("images", "lowest"), [(1, 92), (2, 93), (3, 93), (5, 93), (20, 93)])
+def test_interval_of_mean_per_class_holds_the_truth_as_often_as_it_says(images, lowest):
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(50), images)
+    found = [interval95("mean_per_class", rng.random(len(labels)) < 0.7, labels) for _ in range(1000)]
+    assert 100 * np.mean([low <= 0.7 <= high for low, high in found]) >= lowest
+
+
+def test_interval_of_mean_per_class_never_vanishes_and_is_wilsons_for_one_image_a_class():
+    right, labels = np.array([True] * 30 + [False] * 10), np.arange(40)
+    assert interval95("mean_per_class", right, labels) == pytest.approx(interval95("top1", right, labels), abs=1e-6)
+    for share in (True, False):
+        low, high = interval95("mean_per_class", np.full(12, share), np.repeat(np.arange(4), 3))
+        assert (low, high) == pytest.approx(interval95("top1", np.full(12, share), np.zeros(12)), abs=1e-6)
+        assert high - low > 0.2
 
 
 def test_ranks_count_from_one():

@@ -119,7 +119,7 @@ def test_schedules(step, name, options, expected):
 
 
 def test_unknown_schedule_names_the_known_ones():
-    with pytest.raises(ValueError, match="cosine, exponential, constant"):
+    with pytest.raises(ValueError, match="cosine, exponential, steps, constant"):
         rate_factor(5, 10, "linear")
 
 

@@ -130,10 +130,18 @@ def test_override_forms(recipe, text, section, name, value):
         ("train.phases=[{train: head}, {train: all}]", "epochs or steps for every phase but the last"),
         ("train.phases=[{train: head, epochs: 9}, {train: all}]", "add up to 68 steps"),
         ("train.phases=[{train: head, epochs: 1, steps: 3}]", "one of the two"),
+        ("train.phases=[{train: head, epochs: 1}, 7]", "a mapping of train, epochs, steps, lr at [1], where 7 stands"),
+        ("track.tags=[a, 2]", "text (put it in quotes) at [1], where 2 stands"),
+        ("schedule.milestones=[0.5, 0.2]", "rising shares of the phase"),
+        ("schedule.milestones=[0.5, 1.5]", "rising shares of the phase"),
+        ("schedule.name=steps", "write them as in [0.4, 0.6, 0.8]"),
+        ("data.eval_resize=256 data.eval_crop_share=0.9", "set data.eval_crop_share=null or data.eval_resize=null"),
+        ("train.rule=some", "none | any | bit_hyperrule"),
         ("train.phases=[{trian: head}]", "did you mean 'train.phases[0].train'?"),
         ("optim.decay_exclude=[norms]", "norm, bias"),
         ("data.eval_resolution=256 data.eval_resize=224", "256 or more"),
         ("optim.lr=0", "more than 0"),
+        ("optim.weight_decay=0.1 optim.weight_decay_times_lr=0.1", "set optim.weight_decay_times_lr=null or"),
         ("model.bn_momentum=0.1 model.bn_momentum_by_epoch=true", "one of the two"),
     ],
 )
@@ -164,6 +172,23 @@ def test_a_child_may_have_its_parents_name_and_does_not_inherit_its_claims(tmp_p
     loaded = load(child).recipe
     assert (loaded.optim.lr, loaded.data.card, loaded.about.expect) == (0.5, "blossoms", None)
     assert loaded.about.summary == ""
+
+
+def test_weight_decay_over_lr_and_weight_decay_replace_each_other(tmp_path, recipe):
+    child = write(tmp_path, "child.yaml", "extends: mine\noptim: {lr: 0.01, weight_decay_times_lr: 1.0e-5}\n")
+    for overrides, expected in (
+        ([], 1e-3),
+        (["optim.lr=0.1"], 1e-4),
+        (["optim.weight_decay_times_lr=0"], 0),
+        (["optim.weight_decay=0.2"], 0.2),
+        (["optim.weight_decay=0"], 0),
+        (["optim.weight_decay_times_lr=null"], 0),
+    ):
+        optim = load(child, overrides).recipe.optim
+        over_lr = optim.weight_decay_times_lr
+        assert (optim.weight_decay if over_lr is None else over_lr / optim.lr) == pytest.approx(expected), overrides
+    rows = {key: source for key, _, source in recipe_files.explain(load(child, ["optim.weight_decay=0.2"]))}
+    assert rows["optim.weight_decay_times_lr"] == "command line, by weight_decay"
 
 
 def test_the_released_partner_knows_who_released_it(recipe):
@@ -255,5 +280,4 @@ def test_mistakes_in_a_card_are_reported_at_once(tmp_path):
 
 
 def test_recipes_and_cards_are_yaml_only():
-    for folder in (shipped.RECIPES,):
-        assert {path.suffix for path in folder.iterdir()} == {".yaml"}
+    assert {path.suffix for path in shipped.RECIPES.rglob("*") if path.is_file()} == {".yaml"}

@@ -23,9 +23,10 @@ def test_the_wheel_carries_recipes_cards_and_weights_and_runs_without_the_source
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / "workbench").rglob("*.py")}
-    expected |= {f"workbench/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.yaml")}
+    expected |= {f"workbench/{p.relative_to(ROOT)}" for p in (ROOT / "recipes").rglob("*.yaml")}
     expected |= {f"workbench/cards/{p.name}" for p in (ROOT / "data").glob("*.yaml")}
     expected |= {"workbench/models/embedded/tiny_blossoms.safetensors", "workbench/training/run_page.jinja"}
+    expected |= {"workbench/analysis/report.jinja"}
     assert expected <= names
     assert wheel.stat().st_size < 2 * 2**20
     site = tmp_path / "site"

@@ -6,7 +6,6 @@ A value is read as YAML, except for keys that hold text: `data.root=007` is a fo
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from workbench.specs.errors import Problem, suggestion
-from workbench.specs.filling import parts_of
+from workbench.specs.filling import hints_of, parts_of
 from workbench.specs.recipe import Recipe
 
 SOURCE = "command line"
@@ -27,7 +26,7 @@ def recipe_keys() -> dict[str, Any]:
     return {
         f"{section.name}.{name}": hint
         for section in sections
-        for name, hint in typing.get_type_hints(section.default_factory).items()
+        for name, hint in hints_of(section.default_factory).items()
     }
 
 

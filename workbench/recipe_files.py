@@ -19,8 +19,9 @@ from workbench.overrides import SOURCE, parse_overrides, recipe_keys
 from workbench.specs.card import DatasetCard
 from workbench.specs.errors import Problem, UserError, suggestion
 from workbench.specs.filling import NULL_WORDS, fill
-from workbench.specs.recipe import Recipe
+from workbench.specs.recipe import EXCLUSIVE, Recipe
 from workbench.specs.recipe_checks import check_data, check_recipe
+from workbench.specs.rules import apply_rule, keep_stated, open_keys
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in shipped.RECIPES.glob("*.yaml"))
 
 
+def list_protocols() -> list[str]:
+    """Return the names of the shipped parents: recipes that lack only a dataset."""
+    return sorted(f"protocols/{path.stem}" for path in (shipped.RECIPES / "protocols").glob("*.yaml"))
+
+
 def find_recipe(name: str, beside: Path | None = None, but: Path | None = None) -> Path:
     """Find a recipe file.
 
@@ -55,11 +61,11 @@ def find_recipe(name: str, beside: Path | None = None, but: Path | None = None) 
         UserError: There is none.
     """
     candidates = [beside / name, beside / f"{name}.yaml"] if beside else [Path(name)]
-    known = list_recipes()
-    stem = Path(name).stem
+    known = [*list_recipes(), *list_protocols()]
     # A shipped recipe is also found as recipes/NAME.yaml from an installed package, where no such folder lies.
-    if stem in known and name in (stem, f"{stem}.yaml", f"recipes/{stem}.yaml", f"recipes/{stem}"):
-        candidates.append(shipped.RECIPES / f"{stem}.yaml")
+    plain = name.removeprefix("recipes/").removesuffix(".yaml")
+    if plain in known:
+        candidates.append(shipped.RECIPES / f"{plain}.yaml")
     for path in candidates:
         if path.is_file() and not (but and path.samefile(but)):
             return path
@@ -67,7 +73,7 @@ def find_recipe(name: str, beside: Path | None = None, but: Path | None = None) 
         "recipe",
         f"{name}: no such file",
         "a .yaml file, or one of " + ", ".join(known),
-        suggestion(stem, known, "see `workbench list recipes`"),
+        suggestion(plain, known, "see `workbench list recipes`"),
     )
 
 
@@ -97,10 +103,14 @@ def load_layers(layers: Sequence[tuple[str, dict[str, Any]]], overrides: Sequenc
         UserError: Every mistake that was found.
     """
     problems: list[Problem] = []
-    recipe, sources = Recipe(), {}
-    for source, values in [*layers, (SOURCE, parse_overrides(overrides, problems))]:
+    recipe, sources, stated = Recipe(), {}, {}
+    for number, (source, values) in enumerate([*layers, (SOURCE, parse_overrides(overrides, problems))]):
         _release_partners(recipe, values, source, sources)
-        fill(recipe, values, source, problems, sources)
+        of_layer: dict[str, str] = {}
+        fill(recipe, values, source, problems, of_layer)
+        sources.update(of_layer)
+        stated.update(dict.fromkeys(of_layer, number))
+    keep_stated(recipe, stated)
     recipe.about.name = recipe.about.name or name
     _expand_home(recipe)
     path = layers[-1][0]
@@ -145,22 +155,18 @@ def load_data(card: str, overrides: Sequence[str]) -> LoadedRecipe:
     return LoadedRecipe(recipe, made, sources)
 
 
-_PARTNERS = (
-    ("train", "total_epochs", "total_steps"),
-    ("train", "ema_half_life_fraction", "ema_decay"),
-    ("schedule", "warmup_epochs", "warmup_steps"),
-)
-
-
 def _release_partners(recipe: Recipe, values: dict[str, Any], source: str, sources: dict[str, str]) -> None:
     """Let a layer that states one of two exclusive keys replace the other one of an earlier layer."""
-    for section, first, second in _PARTNERS:
+    for section, first, second in EXCLUSIVE:
         stated = values.get(section) if isinstance(values.get(section), dict) else {}
         for name, partner in ((first, second), (second, first)):
-            if stated.get(name) not in NULL_WORDS and partner not in stated:
-                if getattr(getattr(recipe, section), partner) is not None:
+            is_off = stated.get(name) in NULL_WORDS or stated[name] is False
+            if not is_off and partner not in stated:
+                part = getattr(recipe, section)
+                off = getattr(type(part), partner)  # a dataclass keeps its plain defaults as class attributes
+                if getattr(part, partner) != off:
                     sources[f"{section}.{partner}"] = f"{source}, by {name}"
-                setattr(getattr(recipe, section), partner, None)
+                setattr(part, partner, off)
 
 
 _PATHS = (
@@ -215,11 +221,27 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def explain(loaded: LoadedRecipe) -> list[tuple[str, Any, str]]:
-    """Return (dotted key, value, where it came from) for every key, in the schema's order."""
-    values = to_dict(loaded.recipe)
+    """Return (dotted key, value, where it came from) for every key, in the schema's order.
+
+    What a rule fills in is shown as it follows from the card, or as null if only the images can tell.
+    """
+    recipe, card = loaded.recipe, loaded.card
+    rule, is_open, by_rule = recipe.train.rule, open_keys(recipe), {}
+    known = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction), card.num_classes
+    if None not in known:
+        filled, settings = apply_rule(recipe, *known, card.native_pixels)
+        by_rule = {setting.key: setting.reason for setting in settings}
+        recipe = filled if by_rule else recipe
+    values = to_dict(recipe)
+    values["train"].update({"rule": rule, "rule_keeps": loaded.recipe.train.rule_keeps})
     rows = []
     for dotted in recipe_keys():
         section, name = dotted.split(".")
+        value = values[section][name]
         source = next((s for k, s in loaded.sources.items() if k == dotted or k.startswith(f"{dotted}.")), "default")
-        rows.append((dotted, values[section][name], source))
+        if dotted in by_rule:
+            source = f"by rule {rule}: {by_rule[dotted]}"
+        elif dotted in is_open:
+            value, source = None, f"by rule {rule}, when the images are known"
+        rows.append((dotted, value, source))
     return rows

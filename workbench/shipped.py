@@ -5,6 +5,8 @@ In a source tree they are `recipes/` and `data/` at the top; in an installed pac
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             "write the value out: recipes and cards are data, not code",
         )
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        values = copy.deepcopy(_parsed(path, text))
     except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
         first = str(error).strip().replace("\n", " ")
         raise UserError.of(path, first, "YAML of plain values", "correct the file at the place named") from error
@@ -50,3 +52,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
             path, f"a {type(values).__name__}", "a mapping of sections", "begin with `data:` or `extends:`"
         )
     return values
+
+
+@functools.cache
+def _parsed(path: Path, text: str) -> Any:
+    """Return the plain values of a file with this text; many recipes share a parent and a card, and YAML is slow."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)

@@ -20,14 +20,14 @@ import click
 )
 @click.option("--overlay-only", is_flag=True, help="Leave out the column of pictures.")
 def command(paths: tuple[str, ...], out: Path, name: str | None, method: str, overlay_only: bool) -> None:
-    r"""Draw which places of a picture speak for a class: a row per picture, a column per model.
+    """Draw which places of a picture speak for a class: a row per picture, a column per model.
 
     A folder with a model.json is a model; everything else is a picture or a folder of pictures.
 
     \b
     workbench cam runs/quickstart/20261123-101500-a1b2c3 photo.jpg more/ --out grid.png
     workbench cam RUN_OF_B0 RUN_OF_A_DEEPER_ONE photo.jpg --class "pink primrose" --out grid.png
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     from workbench.analysis import cam_grid
     from workbench.atomic import disk_errors, replacing
     from workbench.specs.errors import UserError

@@ -50,13 +50,13 @@ def _base(data: Any) -> Path:
 @click.option("--again", is_flag=True, help="Fetch and prepare anew, whatever is there.")
 @_OVERRIDES
 def prepare(name: str, again: bool, overrides: tuple[str, ...]) -> None:
-    r"""Fetch a dataset, look at every picture once and keep it ready; the last line printed is the folder.
+    """Fetch a dataset, look at every picture once and keep it ready; the last line printed is the folder.
 
     \b
     workbench data prepare pets data.root=~/sets
     workbench data prepare folder data.path=photos
     workbench data prepare hub data.hub.id=owner/name
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     loaded = recipe_files.load_data(name, overrides)
     folder, _ = _prepared(loaded, again)
     print(folder)
@@ -99,14 +99,14 @@ def _prepare(card: DatasetCard, data: Any, path: Path | None, again: bool) -> Pa
 @click.option("--page", metavar="FILE", help="Where the page with pictures goes; beside the prepared set if not given.")
 @_OVERRIDES
 def doctor(name: str, resolution: int, as_json: bool, page: str | None, overrides: tuple[str, ...]) -> None:
-    r"""Look for what can make a figure wrong: broken pictures, copies across splits, conflicting labels, and more.
+    """Look for what can make a figure wrong: broken pictures, copies across splits, conflicting labels, and more.
 
     Exit code 0: nothing that can make a figure wrong; 3: something.
 
     \b
     workbench data doctor flowers data.root=~/sets
     workbench data doctor folder data.path=photos --resolution 380
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     loaded = recipe_files.load_data(name, overrides)
     folder, _ = _prepared(loaded)
     from workbench.atomic import disk_errors

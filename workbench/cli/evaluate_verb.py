@@ -18,12 +18,12 @@ from workbench.cli.app import SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
 def command(model: str, split: str, without_leaks: bool, as_json: bool, overrides: tuple[str, ...]) -> None:
-    r"""Score a finished run or model; opening test is recorded beside the model.
+    """Score a finished run or model; opening test is recorded beside the model.
 
     \b
     workbench evaluate runs/quickstart/20261123-101500-a1b2c3
     workbench evaluate MODEL_FOLDER --split selection data.root=/elsewhere
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     from workbench.cli.tables import print_evaluation
     from workbench.training.evaluate import evaluate
 

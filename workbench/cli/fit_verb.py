@@ -18,13 +18,13 @@ from workbench.specs.errors import UserError
 @click.option("--plan", is_flag=True, help="Only say what would happen.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE ...]")
 def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: tuple[str, ...]) -> None:
-    r"""Train by a recipe; the last line printed is the run folder.
+    """Train by a recipe; the last line printed is the run folder.
 
     \b
     workbench fit --recipe quickstart
-    workbench fit --recipe recipes/flowers_b0.yaml data.root=~/sets model.weights=b0.pth
-    workbench fit --resume runs/flowers_b0/20261123-101500-a1b2c3
-    """
+    workbench fit --recipe recipes/flowers_b0_cpu.yaml data.root=~/sets model.weights=b0.pth
+    workbench fit --resume runs/flowers_b0_cpu/20261123-101500-a1b2c3
+    """  # noqa: D301 - click needs the character that \b stands for
     if (recipe_name is None) == (resume is None):
         raise UserError.of(
             "fit",
@@ -55,18 +55,14 @@ def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: 
 
 def _fit(recipe: recipe_files.Recipe, folder: Path | None) -> None:
     from workbench.cli.tables import print_result
+    from workbench.training.interrupts import Interrupted
     from workbench.training.run import fit
 
     try:
         outcome = fit(recipe, resume=folder)
-    except KeyboardInterrupt:
-        known = folder or _newest(recipe)
-        print(f"interrupted; go on with: python -m workbench fit --resume {known}", file=sys.stderr)
+    except Interrupted as stop:
+        advice = f"go on with: python -m workbench fit --resume {stop.folder}"
+        print(f"{stop.how}; {advice if stop.folder else 'nothing had begun, nothing is kept'}", file=sys.stderr)
         sys.exit(130)
     print_result(outcome.result)
     print(outcome.folder)
-
-
-def _newest(recipe: recipe_files.Recipe) -> str:
-    folders = sorted(Path(recipe.track.runs_dir).glob(f"{recipe.about.name}/*"))
-    return str(folders[-1]) if folders else "RUN"

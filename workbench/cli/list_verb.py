@@ -17,7 +17,7 @@ from workbench.specs.paper_models import paper_model, printed
 
 def _recipes() -> list[dict[str, Any]]:
     rows = []
-    for name in recipe_files.list_recipes():
+    for name in (*recipe_files.list_recipes(), *recipe_files.list_protocols()):
         about = shipped.read_yaml(shipped.RECIPES / f"{name}.yaml").get("about", {})
         rows.append({"recipe": name, "summary": about.get("summary", "")})
     return rows

@@ -13,11 +13,11 @@ import click
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV instead of printing.")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes per picture.")
 def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> None:
-    r"""Classify pictures and folders of pictures.
+    """Classify pictures and folders of pictures.
 
     \b
     workbench predict runs/quickstart/20261123-101500-a1b2c3 photo.jpg more/ --out answers.csv
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     from workbench.atomic import disk_errors
     from workbench.data.images import IMAGE_ENDINGS
     from workbench.specs.errors import UserError

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--figures", metavar="DIR", type=click.Path(path_type=Path), help="Also draw Figures 5, 8 and Table 3.")
 def command(archs: tuple[str, ...], csv_file: Path | None, as_json: bool, figures: Path | None, **options: Any) -> None:
-    r"""Profile networks with random weights; the default is the paper's Table 4: one thread, one image, mean of 20.
+    """Profile networks with random weights; the default is the paper's Table 4: one thread, one image, mean of 20.
 
     \b
     workbench profile b0 b1 resnet50 resnet152 --against b1
     workbench profile '{family: resnet50, width: 2}' '{width: 2}' --no-time
-    """
+    """  # noqa: D301 - click needs the character that \b stands for
     from workbench.analysis.profile import Protocol, profile
     from workbench.training import machine
 

@@ -114,11 +114,12 @@ def found_in_table(table: ImageTable, where: str) -> Found:
 
 
 def listed(found: Found) -> ImageTable:
-    """Return the table of a set as it was found; its pictures are not read, and stand for their ids."""
-    rows = [(row.id, row.split, row.label) for unit in found.units for row in unit.rows()]
-    ids, splits, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    """Return the table of a set as it was found; a picture that is no file stands for its id."""
+    every = (row for unit in found.units for row in unit.rows())
+    rows = [(r.id, r.image if isinstance(r.image, Path) else r.id, r.split, r.label) for r in every]
+    ids, images, splits, labels = zip(*rows, strict=True) if rows else ((), (), (), ())
     labels = marks(labels, len(found.classes)) if found.is_multi_label else np.array(labels, dtype=np.int64)
-    return ImageTable(ids, ids, labels, splits, found.classes, found.stamps)
+    return ImageTable(ids, images, labels, splits, found.classes, found.stamps)
 
 
 def _table_rows(table: ImageTable, places: Sequence[int]) -> Callable[[], Iterator[Row]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn, tensor, uint8
 from torchvision.transforms import InterpolationMode, v2
 
+from workbench.data.autoaugment_v0 import AutoAugmentV0
 from workbench.specs.weights import Preprocessing
 
 
@@ -32,7 +33,8 @@ def train_transform(
         min_crop_area: Least share of the picture's area that a crop covers.
         max_crop_aspect: Widest crop, width over height; the narrowest is its inverse.
         flip: Probability of a horizontal flip.
-        policy: `none`, `randaugment`, `autoaugment` (ImageNet policy of torchvision) or `trivialaugment`.
+        policy: `none`, `randaugment`, `autoaugment` (ImageNet policy of torchvision), `autoaugment_v0` (that of the
+            published checkpoints) or `trivialaugment`.
         num_ops: RandAugment's operations per image.
         magnitude: RandAugment's strength, 0 to 30.
         cutout: Probability of erasing a rectangle with the mean colour of ImageNet.
@@ -45,6 +47,7 @@ def train_transform(
         "none": (),
         "randaugment": (v2.RandAugment(num_ops, magnitude, interpolation=InterpolationMode.BILINEAR),),
         "autoaugment": (v2.AutoAugment(interpolation=InterpolationMode.BILINEAR),),
+        "autoaugment_v0": (AutoAugmentV0(),),
         "trivialaugment": (v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR),),
     }
     steps = [

@@ -6,6 +6,7 @@ Used for recipes and dataset cards alike. Type hints and the metadata written by
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def fill(
         prefix: Dotted path of `target` inside the whole.
     """
     fields = {field.name: field for field in dataclasses.fields(target)}
-    hints = typing.get_type_hints(type(target))
+    hints = hints_of(type(target))
     for name, value in values.items():
         dotted = f"{prefix}{name}"
         if name not in fields:
@@ -99,7 +100,13 @@ def _convert_list(hint: Any, value: Any, source: str, problems: list[Problem], d
     if not isinstance(value, list):
         raise ValueError("a list")
     (item,) = typing.get_args(hint)
-    return [_convert(item, {}, v, source, problems, f"{dotted}[{i}]") for i, v in enumerate(value)]
+    made = []
+    for i, v in enumerate(value):
+        try:
+            made.append(_convert(item, {}, v, source, problems, f"{dotted}[{i}]"))
+        except ValueError as error:
+            raise ValueError(f"{error} at [{i}], where {v!r} stands") from error
+    return made
 
 
 def _scalar(hint: type, value: Any) -> Any:
@@ -118,6 +125,12 @@ def _scalar(hint: type, value: Any) -> Any:
 
 def _nulls(value: Any) -> Any:
     return None if isinstance(value, str) and value in NULL_WORDS else value
+
+
+@functools.cache
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """Return the type hint of every field of a dataclass; working them out takes longer than filling it."""
+    return typing.get_type_hints(kind)
 
 
 def parts_of(hint: Any) -> tuple:

@@ -1,7 +1,8 @@
 """The recipe: every key with its type, default, unit, meaning and source. Plain dataclasses, no I/O.
 
 The command line's help, `show --keys` and the error texts print the sentences written here. How a recipe file is
-found, read and merged is in `workbench/recipe_files.py`; the checks across keys are in `recipe_checks.py`.
+found, read and merged is in `workbench/recipe_files.py`; the checks across keys are in `recipe_checks.py`; how one key
+is declared, in `recipe_key.py`; the sections `optim` and `schedule`, in `recipe_optim.py`.
 """
 
 from __future__ import annotations
@@ -10,28 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.specs.card import Source
-
-KORNBLITH = "Kornblith et al. 2019, as restated in SimCLR (arXiv 2002.05709) B.8"
-PAPER = "Tan & Le 2019 (arXiv 1905.11946) section 5"
-TPU = "tensorflow/tpu models/official/efficientnet"
-GUESS = "a choice of this project"
-
-
-def key(default: Any, doc: str, *, unit: str = "", source: str = GUESS, choices: tuple = (), span=None) -> Any:
-    """Declare one recipe key.
-
-    Args:
-        default: Value if the recipe says nothing; a list becomes a fresh list each time.
-        doc: One sentence, meaning and effect of null where null is allowed.
-        unit: Unit of the value.
-        source: Where the default comes from.
-        choices: Allowed words, if the value is one of a closed list.
-        span: (lowest, highest) allowed number, inclusive.
-    """
-    metadata = {"doc": doc, "unit": unit, "source": source, "choices": choices, "span": span}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from workbench.specs.recipe_key import KORNBLITH, PAPER, TPU, key
+from workbench.specs.recipe_optim import Optim, Schedule
 
 
 @dataclass
@@ -99,9 +80,15 @@ class Data:
     )
     eval_resize: int | None = key(
         None,
-        "Shorter side before that crop; null: the weights' own share of crop to resize.",
+        "Shorter side before that crop; null: by eval_crop_share.",
         unit="pixels",
         span=(32, 4096),
+    )
+    eval_crop_share: float | None = key(
+        None,
+        "Side of that crop over the shorter side, in place of eval_resize; null: the weights' own.",
+        unit="fraction",
+        span=(0.1, 1),
     )
 
 
@@ -158,8 +145,8 @@ class Augment:
     flip: float = key(0.5, "Probability of a horizontal flip.", unit="fraction", source=KORNBLITH, span=(0, 1))
     policy: str = key(
         "none",
-        "Colour and geometry policy.",
-        choices=("none", "randaugment", "autoaugment", "trivialaugment"),
+        "Colour and geometry policy; autoaugment is torchvision's, autoaugment_v0 that of the published checkpoints.",
+        choices=("none", "randaugment", "autoaugment", "autoaugment_v0", "trivialaugment"),
     )
     num_ops: int = key(2, "RandAugment: operations per image.", source=TPU, span=(1, 10))
     magnitude: int = key(9, "RandAugment: strength, of 30 (torchvision's default).", span=(0, 30))
@@ -170,45 +157,6 @@ class Augment:
         1.0, "Share of batches that mixup or cutmix touches, where one is on.", unit="fraction", span=(0, 1)
     )
     label_smoothing: float = key(0.0, "Share of the target spread over all classes.", span=(0, 0.9))
-
-
-@dataclass
-class Optim:
-    """The optimizer and its parameter groups."""
-
-    name: str = key(
-        "sgd",
-        "sgd (Nesterov), adamw, or rmsprop_tf (epsilon inside the root, mean square starting at one).",
-        source=KORNBLITH,
-        choices=("sgd", "adamw", "rmsprop_tf"),
-    )
-    lr: float = key(0.01, "Peak learning rate at the effective batch, of the head's neighbours.", span=(0, 100))
-    momentum: float = key(0.9, "Momentum (sgd, rmsprop_tf) or beta1 (adamw).", source=KORNBLITH, span=(0, 0.9999))
-    weight_decay: float = key(0.0, "Coupled L2 for sgd and rmsprop_tf, decoupled for adamw.", span=(0, 10))
-    decay_exclude: list[str] = key(
-        ["norm", "bias"], "Parameter kinds without weight decay: norm (BatchNorm), bias (all others')."
-    )
-    layer_decay: float = key(
-        1.0, "Factor on the rate for each stage further from the head; 1: one rate for all.", span=(0.01, 1)
-    )
-    head_lr_scale: float = key(1.0, "Factor on the head's rate.", span=(0, 1000))
-    clip_norm: float | None = key(None, "Largest gradient norm; null: no clipping.", span=(1e-6, 1e6))
-
-
-@dataclass
-class Schedule:
-    """The rate over each phase, as a factor on `optim.lr`."""
-
-    name: str = key(
-        "cosine", "Shape after the warm-up.", source=KORNBLITH, choices=("cosine", "exponential", "constant")
-    )
-    warmup_epochs: float | None = key(
-        None, "Linear rise from 0; null: none, or by steps.", unit="epochs", span=(0, 1000)
-    )
-    warmup_steps: int | None = key(None, "The same, in steps.", unit="steps", span=(0, 10_000_000))
-    final_lr_fraction: float = key(0.0, "cosine: factor at the end.", span=(0, 1))
-    decay_rate: float = key(0.97, "exponential: factor per decay_epochs, in stairs.", source=TPU, span=(0, 1))
-    decay_epochs: float = key(2.4, "exponential: length of a stair.", unit="epochs", source=TPU, span=(0.001, 1e6))
 
 
 @dataclass
@@ -230,6 +178,14 @@ class Train:
 
     total_epochs: float | None = key(None, "Length of the fit.", unit="epochs", span=(0, 100_000))
     total_steps: int | None = key(None, "Length of the fit, in steps.", unit="steps", span=(0, 100_000_000))
+    rule: str = key(
+        "none",
+        "Settings by the number and size of the images, in place of what earlier layers state (`specs/rules.py`).",
+        choices=("none", "any", "bit_hyperrule"),
+    )
+    rule_keeps: list[str] | None = key(
+        None, "Keys that the rule leaves alone; null: those stated by its own layer or a later one."
+    )
     phases: list[Phase] = key([], "Parts of the fit, in order; empty: everything trains all the time.")
     micro_batch_size: int | None = key(
         None,
@@ -274,7 +230,8 @@ class Track:
         choices=("auto", "online", "offline", "off"),
     )
     project: str = key("efficientnet-workbench", "W&B project.")
-    group: str | None = key(None, "W&B group; null: the recipe's name.")
+    group: str | None = key(None, "W&B group; null: the W&B sweep's id, else the recipe's name.")
+    job_type: str | None = key(None, "W&B job type; null: trial inside a W&B sweep, else fit.")
     tags: list[str] = key([], "W&B tags.")
     notes: str | None = key(None, "W&B notes.")
     log_every_steps: int = key(10, "Steps between rows of metrics.csv.", unit="steps", span=(1, 100_000))
@@ -292,3 +249,14 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     train: Train = field(default_factory=Train)
     track: Track = field(default_factory=Track)
+
+
+EXCLUSIVE = (
+    ("train", "total_epochs", "total_steps"),
+    ("train", "ema_half_life_fraction", "ema_decay"),
+    ("schedule", "warmup_epochs", "warmup_steps"),
+    ("optim", "weight_decay", "weight_decay_times_lr"),
+    ("model", "bn_momentum", "bn_momentum_by_epoch"),
+    ("data", "eval_resize", "eval_crop_share"),
+)
+"""(section, key, key): two ways to say one thing. A later layer that states one of them replaces the other."""

@@ -12,6 +12,7 @@ from workbench.specs.compared_weights import backbone_facts
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import Problem, UserError
 from workbench.specs.recipe import Recipe
+from workbench.specs.rules import apply_rule, open_keys
 from workbench.specs.weights import is_file
 
 
@@ -23,11 +24,13 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
         card: Its dataset card, or None if that could not be read (then reported elsewhere).
         source: Name of the recipe, for the messages.
     """
+    num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction) if card else None
+    if num_images is not None and card.num_classes is not None:
+        recipe, _ = apply_rule(recipe, num_images, card.num_classes, card.native_pixels)
     lengths = list(_lengths(recipe))
     found = [*_model(recipe), *lengths, *_numbers(recipe)]
     if card is not None:
         found += [*_source(recipe, card), *_classes(recipe, card)]
-        num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
         if num_images is not None and not recipe.data.allow_partial and not lengths:
             found += _against_size(recipe, num_images)
     return [Problem(f"{source}: {where}", *parts) for where, *parts in found]
@@ -81,7 +84,9 @@ def _compared(recipe: Recipe, backbone: ComparedArch) -> _Found:
 def _lengths(recipe: Recipe) -> _Found:
     train, schedule = recipe.train, recipe.schedule
     given = f"total_epochs={train.total_epochs}, total_steps={train.total_steps}"
-    if (train.total_epochs is None) == (train.total_steps is None):
+    if "train.total_steps" in open_keys(recipe):
+        pass  # a rule gives the length, once the images are known
+    elif (train.total_epochs is None) == (train.total_steps is None):
         yield (
             "train.total_epochs",
             given,
@@ -90,6 +95,7 @@ def _lengths(recipe: Recipe) -> _Found:
         )
     elif not (train.total_epochs or train.total_steps):
         yield "train.total_epochs", given, "more than 0", "give the fit a length"
+    yield from _milestones(recipe)
     if schedule.warmup_epochs is not None and schedule.warmup_steps is not None:
         yield (
             "schedule.warmup_epochs",
@@ -128,6 +134,14 @@ def _lengths(recipe: Recipe) -> _Found:
             )
 
 
+def _milestones(recipe: Recipe) -> _Found:
+    shares = recipe.schedule.milestones
+    is_missing = recipe.schedule.name == "steps" and not shares and "schedule.milestones" not in open_keys(recipe)
+    if is_missing or sorted(set(shares)) != shares or (shares and not 0 < shares[0] <= shares[-1] < 1):
+        allowed = "rising shares of the phase, between 0 and 1"
+        yield "schedule.milestones", str(shares), allowed, "write them as in [0.4, 0.6, 0.8]"
+
+
 def _numbers(recipe: Recipe) -> _Found:
     batch, micro = recipe.data.batch_size, recipe.train.micro_batch_size
     if micro is not None and batch % micro:
@@ -147,12 +161,26 @@ def _numbers(recipe: Recipe) -> _Found:
     if crop is None:
         with contextlib.suppress(UserError):  # then the architecture or the weights are reported already
             crop = backbone_facts(recipe.model.weights, resolve_backbone(recipe.model.arch)).preprocessing.crop
+    if resize is not None and recipe.data.eval_crop_share is not None:
+        yield (
+            "data.eval_crop_share",
+            f"{recipe.data.eval_crop_share} together with eval_resize={resize}",
+            "one of the two",
+            "set data.eval_crop_share=null or data.eval_resize=null",
+        )
     if crop and resize and resize < crop:
         yield (
             "data.eval_resize",
             f"{resize}, smaller than the evaluation crop of {crop}",
             f"{crop} or more",
             "raise data.eval_resize or lower data.eval_resolution",
+        )
+    if recipe.optim.weight_decay and recipe.optim.weight_decay_times_lr is not None:
+        yield (
+            "optim.weight_decay_times_lr",
+            f"{recipe.optim.weight_decay_times_lr} together with weight_decay={recipe.optim.weight_decay}",
+            "one of the two",
+            "set optim.weight_decay_times_lr=null or optim.weight_decay=0",
         )
     if recipe.optim.lr == 0:
         yield "optim.lr", "0", "more than 0", "give the fit a learning rate"

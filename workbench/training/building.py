@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 
+from workbench import card_files
+from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
+from workbench.data.images import open_header, read_bytes
 from workbench.models.weights import facts_of_weights
 from workbench.specs.card import DatasetCard
 from workbench.specs.compared import resolve_backbone
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Recipe
-from workbench.specs.recipe_checks import phase_lengths
+from workbench.specs.recipe_checks import check_recipe, phase_lengths
+from workbench.specs.rules import apply_rule
 from workbench.specs.weights import Preprocessing
 from workbench.training import machine
 from workbench.training.averaging import half_life_decay
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.schedules import PhasePlan
+
+log = logging.getLogger("workbench")
+_SAMPLED = 100
+"""Pictures from whose headers `--plan` takes the size of a set that is not prepared yet."""
 
 _AUGMENT_KEYS = (
     "min_crop_area",
@@ -77,7 +88,41 @@ def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
     """Return (side of training crops, evaluation preprocessing) of a recipe."""
     base = facts_of_weights(recipe.model.weights, resolve_backbone(recipe.model.arch)).preprocessing
     resolution = recipe.data.resolution or base.crop
-    return resolution, base.at(recipe.data.eval_resolution or resolution, recipe.data.eval_resize)
+    crop, share = recipe.data.eval_resolution or resolution, recipe.data.eval_crop_share
+    return resolution, base.at(crop, recipe.data.eval_resize or (round(crop / share) if share else None))
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """Return a recipe without a rule: what `train.rule` leaves to the images is filled in, each value with its reason.
+
+    Raises:
+        UserError: The set cannot be had, or a value that was filled in contradicts another.
+    """
+    if recipe.train.rule == "none":
+        return recipe
+    card = card_files.card_for(recipe)
+    data = build_data(recipe, card)
+    settled, settings = apply_rule(recipe, len(data.rows(splits.TRAIN)), data.num_classes, native_size(data))
+    for setting in settings:
+        log.info("by rule %s: %s = %s: %s", recipe.train.rule, setting.key, json.dumps(setting.value), setting.reason)
+    if problems := check_recipe(settled, card, f"{recipe.about.name}, by rule {recipe.train.rule}"):
+        raise UserError(*problems)
+    return settled
+
+
+def native_size(data: ImageDataModule) -> int | None:
+    """Return the median shorter side of the training pictures, pixels; of a rendered set, what its card says.
+
+    Of a set that is only listed, it is that of `_SAMPLED` files, by their headers.
+    """
+    facts, rows = data.facts, data.rows(splits.TRAIN)
+    if facts:
+        return int(np.median(np.minimum(facts["width"], facts["height"])[rows]))
+    sampled = [data.table.images[row] for row in rows[:: max(1, len(rows) // _SAMPLED)]]
+    files = [path for path in sampled if isinstance(path, Path)]
+    if not files:
+        return data.card.native_pixels
+    return int(np.median([min(open_header(read_bytes(path), path).size) for path in files]))
 
 
 def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing | None = None) -> ImageDataModule:
@@ -139,8 +184,10 @@ def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) ->
 
 def group_options(recipe: Recipe) -> dict[str, Any]:
     """Return the arguments of `parameter_groups` that a recipe states."""
-    keys = ("lr", "weight_decay", "decay_exclude", "layer_decay", "head_lr_scale")
-    return {key: getattr(recipe.optim, key) for key in keys}
+    optim = recipe.optim
+    stated = {key: getattr(optim, key) for key in ("lr", "decay_exclude", "layer_decay", "head_lr_scale")}
+    over_lr = optim.weight_decay_times_lr
+    return {**stated, "weight_decay": optim.weight_decay if over_lr is None else over_lr / optim.lr}
 
 
 def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
@@ -165,6 +212,7 @@ def schedule_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
         "final_lr_fraction": schedule.final_lr_fraction,
         "decay_rate": schedule.decay_rate,
         "decay_steps": schedule.decay_epochs * epoch_steps,
+        "milestones": schedule.milestones,
     }
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from workbench import recipe_files
 from workbench.atomic import disk_errors
 from workbench.data import splits
 from workbench.data.doctor import leaked_rows
+from workbench.data.image_datamodule import ImageDataModule
 from workbench.models.portable import read_description
 from workbench.specs.errors import UserError
 from workbench.training import building, results, run_folder
@@ -31,7 +35,8 @@ def evaluate(
         without_leaks: Also score without the images that a training image of this set is a copy of, or nearly.
 
     Returns:
-        `{"model", "dataset", "split", "metric", "scores": {..., "n", "interval95"}, "test_openings", "stamps"}`;
+        `{"model", "dataset", "split", "metric", "scores": {..., "n", "interval95"}, "test_openings", "stamps",
+        "ids_sha256"}`, the last of the images and labels that were scored;
         with `without_leaks` also `"leaked"` (ids) and `"scores_without_leaks"`.
 
     Raises:
@@ -82,12 +87,20 @@ def evaluate(
         "scores": result.scores(),
         "test_openings": openings,
         "stamps": list(data.table.stamps),
+        "ids_sha256": _images_digest(data, rows),
     }
     if without_leaks:
         leaked = leaked_rows(data.facts, data.rows(splits.TRAIN), rows)
         evaluation["leaked"] = [data.table.ids[row] for row in leaked]
         evaluation["scores_without_leaks"] = result.without(leaked).scores() if len(leaked) < len(rows) else None
     return evaluation
+
+
+def _images_digest(data: ImageDataModule, rows: np.ndarray) -> str:
+    """Return a hash of some rows' ids and labels, and of their files where the card does not count the set's images."""
+    files = data.facts.get("sha256") if data.card.sizes.test is None else None
+    told = [f"{data.table.ids[i]}\0{data.table.labels[i].tolist()}\0{files[i] if files else ''}\n" for i in rows]
+    return hashlib.sha256("".join(sorted(told)).encode()).hexdigest()
 
 
 def _refuse_leaks(given: str) -> None:

@@ -15,6 +15,9 @@ from torchmetrics.classification import (
 
 from workbench.specs.metric_names import LOSS, MEAN_AVERAGE_PRECISION, MEAN_PER_CLASS, TOP1, TOP5
 
+_Z = 1.959963984540054
+"""The normal distribution's 97.5 % quantile."""
+
 
 class SplitScores(nn.Module):
     """Collects logits and targets of one split and computes every score.
@@ -82,8 +85,7 @@ def mean_per_class(confusion: Tensor) -> float:
 def interval95(metric: str, right: np.ndarray, labels: np.ndarray) -> tuple[float, float] | None:
     """Return a 95 % interval of a score on the images at hand.
 
-    For top1 and top5 it is Wilson's. For mean_per_class it is the normal approximation with the variance of a mean
-    of independent class shares, sum of p(1-p)/n over classes, over classes squared: it says nothing of training noise.
+    For top1 and top5 it is Wilson's; for mean_per_class see `_mean_share95`. It says nothing of training noise.
 
     Args:
         metric: `top1`, `top5` or `mean_per_class`; others have no interval here.
@@ -96,12 +98,37 @@ def interval95(metric: str, right: np.ndarray, labels: np.ndarray) -> tuple[floa
         interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
         return float(interval.low), float(interval.high)
     if metric == MEAN_PER_CLASS:
-        present = np.unique(labels)
-        shares = np.array([right[labels == c].mean() for c in present])
-        counts = np.array([(labels == c).sum() for c in present])
-        spread = 1.96 * math.sqrt((shares * (1 - shares) / counts).sum()) / len(present)
-        return max(0.0, float(shares.mean() - spread)), min(1.0, float(shares.mean() + spread))
+        _, place = np.unique(labels, return_inverse=True)
+        counts = np.bincount(place)
+        return _mean_share95(np.bincount(place, weights=right) / counts, counts)
     return None
+
+
+def _mean_share95(shares: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return a 95 % interval of the mean S of independent class shares p, of n images each.
+
+    Wilson's interval of S for the number of images that would give its variance, S(1-S) / V: effective sample size,
+    as Korn and Graubard 1998 (Survey Methodology 24) have it for stratified samples. A choice of this project is the
+    variance V = sum of (p(1-p) + S(1-S)/n) / n over classes, over classes squared: a class of n images shows only
+    (n-1)/n of its own variance, and the missing n-th is taken of all classes together. So it vanishes for no class,
+    however few its images; classes alike make it exact, classes that differ too large, by less the larger n.
+
+    Simulated coverage, 20,000 draws each, of 50 classes with p = 0.7: 95.6, 95.2, 94.6, 95.2, 94.8 % for 1, 2, 3, 5,
+    20 images a class (without the second term and Wilson: 12, 82, 89, 92, 95); with p = 0.97: 93.7 to 96.9; with p
+    from 0.4 to 1: 95.2 to 97.1; of 10 classes over all these 92.2 to 97.5. Two classes of 5 images or fewer: 84.6 at
+    worst.
+
+    Args:
+        shares: (classes,) of right images.
+        counts: (classes,) images, at least 1.
+    """
+    mean, spread = float(shares.mean()), float(shares.mean() * (1 - shares.mean()))
+    effective = len(counts) ** 2 / float((1 / counts).sum())  # if all or none are right: of classes alike
+    if min(mean, 1 - mean) > 1e-12:
+        effective = spread * len(counts) ** 2 / float(((shares * (1 - shares) + spread / counts) / counts).sum())
+    centre = (mean + _Z**2 / (2 * effective)) / (1 + _Z**2 / effective)
+    half = _Z * math.sqrt(spread / effective + (_Z / (2 * effective)) ** 2) / (1 + _Z**2 / effective)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def ranks(logits: Tensor, targets: Tensor) -> Tensor:

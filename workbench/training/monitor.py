@@ -108,20 +108,20 @@ class StepMonitor(lightning.Callback):
 
 
 class LastCheckpoint(lightning.Callback):
-    """Writes the whole state at ends of epochs, at most once per interval.
+    """Writes the whole state at ends of epochs, the first one's too: a stopped fit goes on from there.
 
     Args:
         path: Where to.
-        minutes: Least time between two writes; the end of the fit is always written.
+        minutes: An epoch that ends so long after the last writing is followed by one in any case; so is the fit.
     """
 
     def __init__(self, path: Path, minutes: float = 1.0):
         self.path, self.minutes = path, minutes
-        self._written = time.monotonic()
+        self._written, self._cost = time.monotonic(), 0.0
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write if the interval has passed."""
-        if time.monotonic() - self._written >= 60 * self.minutes:
+        """Write if that takes at most a fiftieth of the time, or the interval has passed."""
+        if time.monotonic() - self._written >= min(60 * self.minutes, 50 * self._cost):
             self.write(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -130,6 +130,8 @@ class LastCheckpoint(lightning.Callback):
 
     def write(self, trainer: Any) -> None:
         """Write now."""
+        began = time.monotonic()
         with replacing(self.path) as beside:
             trainer.save_checkpoint(beside)
         self._written = time.monotonic()
+        self._cost = self._written - began

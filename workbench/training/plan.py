@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from workbench.specs.compared import resolve_backbone
 from workbench.specs.compared_weights import backbone_facts
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Expect
+from workbench.specs.recipe_optim import Optim
+from workbench.specs.rules import apply_rule
 from workbench.specs.weights import is_file
 from workbench.training import building, machine
 from workbench.training.building import Lengths
@@ -53,22 +56,15 @@ def plan(loaded: LoadedRecipe) -> Plan:
         raise UserError.of(
             "model.weights", f"{recipe.model.weights}: no such file", "an existing file", "check the path"
         )
-    num_images, num_classes, counted = _sizes(loaded)
+    num_images, num_classes, counted, native = _sizes(loaded)
+    rule = recipe.train.rule
+    recipe, settings = apply_rule(recipe, num_images, num_classes, native)
     lengths = building.lengths_of(recipe, num_images)
     scaling = resolve_backbone(recipe.model.arch)
     with torch.device("meta"):
         network = building.network_options(recipe, lengths.epoch_steps)
         net = build_backbone(scaling, num_classes, recipe.model.head, **network)
-    groups = [
-        {
-            "group": group["name"],
-            "tensors": len(group["params"]),
-            "parameters": sum(p.numel() for p in group["params"]),
-            "peak_lr": group["lr"],
-            "weight_decay": group["weight_decay"],
-        }
-        for group in parameter_groups(net, **building.group_options(recipe))
-    ]
+    groups = [_group_row(group) for group in parameter_groups(net, **building.group_options(recipe))]
     by_stage = {name: sum(p.numel() for p in stage.parameters()) for name, stage in net.stages.items()}
     total = sum(by_stage.values())
     phases = []
@@ -101,24 +97,38 @@ def plan(loaded: LoadedRecipe) -> Plan:
             f"{lengths.epoch_steps} steps; {images:,} images seen",
         ),
         ("batch", f"{recipe.data.batch_size} = {recipe.data.batch_size // micro} x {micro}"),
+        ("weight decay", _decay(recipe.optim)),
         ("selection", _selection(recipe.data.train_on, lengths)),
         ("device", f"{device}, {machine.choose_precision(recipe.train.precision, device)}"),
         ("download", _download(loaded)),
         ("measured", _measured(recipe.about.expect)),
         ("expected time", expected_time(scaling.name, resolution, lengths, recipe.data.batch_size, device)),
     ]
+    facts += [(f"by rule {rule}", f"{s.key} = {json.dumps(s.value)}: {s.reason}") for s in settings]
     return Plan(facts, phases, groups, lengths)
 
 
-def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str]:
-    """Return (training images, classes, where from): from the card, or by listing the files."""
+def _group_row(group: dict[str, Any]) -> dict[str, Any]:
+    row = {"group": group["name"], "tensors": len(group["params"])}
+    row["parameters"] = sum(p.numel() for p in group["params"])
+    return {**row, "peak_lr": group["lr"], "weight_decay": group["weight_decay"]}
+
+
+def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str, int | None]:
+    """Return (training images, classes, where from, typical shorter side): from the card, or by listing the files."""
     recipe, card = loaded.recipe, loaded.card
     stated = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
     if stated is not None and card.num_classes is not None and not recipe.data.allow_partial:
-        return stated, card.num_classes, "by its card"
+        return stated, card.num_classes, "by its card", card.native_pixels
     data = building.build_data(recipe, card)
     data.list_only()
-    return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk"
+    native = building.native_size(data) if recipe.train.rule != "none" else None
+    return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk", native
+
+
+def _decay(optim: Optim) -> str:
+    over_lr = optim.weight_decay_times_lr
+    return f"{optim.weight_decay:g}" if over_lr is None else f"{over_lr:g} / lr {optim.lr:g} = {over_lr / optim.lr:g}"
 
 
 def _selection(train_on: str, lengths: Lengths) -> str:

@@ -42,9 +42,8 @@ class FitProgress(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar."""
         if self._bar:
-            speed, loss = self.monitor.images_per_second, self.monitor.last_loss
-            shown = f"{loss:.3f}" if loss == loss else "..."  # not a number until the first row is full
-            text = f"phase {pl_module.phase_number(trainer.global_step)}  loss {shown}  {speed:.0f} images/s"
+            phase, speed = pl_module.phase_number(trainer.global_step), self.monitor.images_per_second
+            text = f"phase {phase}  loss {self._loss()}  {speed:.0f} images/s"
             self._bar.update(self._task, completed=trainer.global_step, description=text + self._score)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -56,9 +55,13 @@ class FitProgress(lightning.Callback):
         if not self._bar:
             step, speed = trainer.global_step, self.monitor.images_per_second
             self.console.print(
-                f"step {step}/{self.total_steps}  loss {self.monitor.last_loss:.3f}{self._score}  {speed:.0f} images/s",
+                f"step {step}/{self.total_steps}  loss {self._loss()}{self._score}  {speed:.0f} images/s",
                 highlight=False,
             )
+
+    def _loss(self) -> str:
+        loss = self.monitor.last_loss
+        return f"{loss:.3f}" if loss == loss else "..."  # not a number until the first row is full
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the bar away."""

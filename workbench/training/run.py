@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import shutil
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,26 @@ from workbench.data.image_datamodule import ImageDataModule
 from workbench.specs.errors import UserError
 from workbench.specs.published import published_for
 from workbench.specs.recipe import Recipe
-from workbench.training import building, machine, results, run_folder, run_page, tracking
+from workbench.training import (
+    building,
+    machine,
+    results,
+    run_folder,
+    run_page,
+    tracking,
+    tracking_artifacts,
+    tracking_tables,
+)
 from workbench.training.averaging import BestWeights, WeightAverage
 from workbench.training.building import Lengths
 from workbench.training.classifier import EfficientNetClassifier
-from workbench.training.interrupts import interruptible
+from workbench.training.interrupts import Interrupted, interruptible
+from workbench.training.log_file import logging_to
 from workbench.training.metrics_csv import MetricsCsv
 from workbench.training.monitor import LastCheckpoint, StepMonitor
 from workbench.training.progress import FitProgress
 from workbench.training.results import SplitResult
+from workbench.training.tracking import RowPositions, Tracking
 
 log = logging.getLogger("workbench")
 
@@ -62,25 +69,35 @@ def fit(recipe: Recipe, resume: Path | None = None, console: Console | None = No
 
     Raises:
         UserError: Anything that the user can put right, such as missing files or a loss that is not finite.
-        KeyboardInterrupt: Interrupted; the folder can be resumed.
+        Interrupted: By Ctrl-C or SIGTERM before the result was written; its `folder`, if any, can be resumed.
     """
     console = console or Console(stderr=True)
+    tracking.choose_mode(recipe.track.wandb)  # what it refuses should not cost the time to read the data
     folder = resume or run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
-    with interruptible(), disk_errors(folder), logging_to(folder, console):
-        try:
-            prepared = _prepare(recipe, folder, console, is_new=resume is None)
-        except UserError:
-            if resume is None:
-                shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty run folder helps nobody
+    try:
+        with interruptible(folder), disk_errors(folder), logging_to(folder, console):
+            try:
+                prepared = _prepare(building.settle(recipe), folder, console, is_new=resume is None)
+            except (UserError, KeyboardInterrupt) as error:
+                can_resume = (folder / run_folder.RECIPE).is_file() and not isinstance(error, UserError)
+                if resume is None and not can_resume:
+                    shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty run folder helps nobody
+                raise
+            return prepared.run()
+    except Interrupted:
+        result = run_folder.read_json(folder / run_folder.RESULT)
+        if result is None:
             raise
-        return prepared.run()
+        return FitOutcome(folder, result)  # stopped in the last moment: there is nothing left to go on with
 
 
 def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _Fit:
     """Write what is known before the first step, read the data's lists, build the model."""
     if is_new:
         run_folder.write_text(folder / run_folder.RECIPE, recipe_files.to_yaml(recipe))
+    if not (folder / run_folder.COMMAND).is_file():  # new, or stopped right after the recipe was written
         run_folder.write_text(folder / run_folder.COMMAND, run_folder.command_line() + "\n")
+    if not (folder / run_folder.ENVIRONMENT).is_file():
         run_folder.write_json(folder / run_folder.ENVIRONMENT, machine.describe())
     lightning.seed_everything(recipe.train.seed, verbose=False)
     if machine.accelerator(recipe.train.device) == "cpu":
@@ -119,38 +136,47 @@ class _Fit:
         self.progress = FitProgress(console, self.monitor, lengths.total_steps, metric)
         self.picked_step = lengths.total_steps
         self.openings = 0
+        self.environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)
 
     def run(self) -> FitOutcome:
-        mode, reason = tracking.choose_mode(self.recipe.track.wandb)
-        log.info("W&B %s (%s)", mode, reason)
-        wandb_logger, failed = None, True
+        rows = RowPositions(self.lengths.epoch_steps, self.recipe.data.batch_size)
+        config = {**recipe_files.to_dict(self.recipe), "environment": self.environment}
+        self.tracking = Tracking(self.recipe.track, self.folder, self.recipe.about.name, config, rows)
         try:
-            if mode != "off":
-                config = recipe_files.to_dict(self.recipe)
-                name = self.recipe.about.name
-                wandb_logger = tracking.wandb_logger(self.recipe.track, mode, self.folder, name, config)
-            self.train(wandb_logger)
+            self.tracking.attempt("the dataset", tracking_artifacts.log_dataset, self.folder, self.data)
+            self.train()
             selection, test = self.score()
             outcome = self.write(selection, test)
-            failed = False
-            if wandb_logger is not None:
-                self.tell_wandb(wandb_logger, outcome, test or selection, mode)
-            return outcome
-        finally:
-            tracking.finish(wandb_logger, failed)
-
-    def tell_wandb(self, logger: Any, outcome: FitOutcome, shown: SplitResult | None, mode: str) -> None:
-        """Send the end of a run that is complete on disk already; a failure here is noted and loses nothing."""
-        scores = {"val": outcome.result["selection"], "test": outcome.result["test"]}
+        except BaseException as error:
+            self.tracking.close(1 if isinstance(error, Exception) else 130)
+            raise
         try:
-            if shown is not None:
-                tracking.log_result(logger, scores, shown, self.data, self.classifier)
-            if mode == "online":
-                tracking.log_model(logger, self.folder)
-        except Exception as error:  # whatever a remote service can do
-            log.warning("W&B did not take the final tables: %s: %s", type(error).__name__, error)
+            try:
+                self.tell_wandb(outcome.result, test or selection)
+            finally:
+                self.tracking.close(0)
+        except KeyboardInterrupt:
+            self.tracking.say_cut_short()
+        outcome.result["tracking"] = self.tracking.section()
+        run_folder.write_json(self.folder / run_folder.RESULT, outcome.result)
+        return outcome
 
-    def train(self, wandb_logger: Any) -> None:
+    def tell_wandb(self, result: dict[str, Any], shown: SplitResult | None) -> None:
+        """Send the end of a run that is complete on disk already."""
+        self.tracking.attempt("the scores", tracking_tables.log_scores, result, self.lengths.epoch_steps)
+        if shown is not None:
+            tables = (shown, self.data, self.classifier)
+            seconds = tracking_tables.MOST_SECONDS
+            if not self.tracking.attempt("the final tables", tracking_tables.log_tables, *tables, seconds=seconds):
+                return
+        if self.tracking.mode == "online" and self.tracking.job_type != tracking.TRIAL:
+            aliases = [self.recipe.train.pick, self.data.card.name]
+            aliases += ["final"] if self.tracking.job_type == "final" else []
+            seconds = tracking_artifacts.UPLOAD_SECONDS
+            upload = tracking_artifacts.log_model
+            self.tracking.attempt("the model", upload, self.folder, result, aliases, seconds=seconds)
+
+    def train(self) -> None:
         """Fit, from the last checkpoint if there is one."""
         resuming = self.last.is_file()
         step = None
@@ -158,10 +184,10 @@ class _Fit:
             step = torch.load(self.last, weights_only=True, map_location="cpu")["global_step"]
             log.info("going on from step %d", step)
         loggers = [MetricsCsv(self.folder / run_folder.METRICS, self.lengths.epoch_steps, step)]
-        loggers += [wandb_logger] if wandb_logger else []
+        loggers += [self.tracking.logger] if self.tracking.logger else []
         callbacks = [self.monitor, self.progress, self.best]
         callbacks += [self.average] if self.average else []
-        callbacks += [LastCheckpoint(self.last)]
+        callbacks += [self.tracking.identity, LastCheckpoint(self.last)]
         trainer = building.build_trainer(self.recipe, self.lengths, self.folder, callbacks, loggers)
         trainer.fit(self.classifier, datamodule=self.data, ckpt_path=self.last if resuming else None)
         if self.average is not None:
@@ -215,13 +241,15 @@ class _Fit:
         }
         if test is not None:
             results.write_predictions(self.folder / run_folder.PREDICTIONS, test, self.data)
+        results.write_logits(self.folder / run_folder.LOGITS, selection, test)
         self.classifier.provenance = {
             "recipe": recipe_files.to_dict(self.recipe),
-            "result": result,
-            "environment": run_folder.read_json(self.folder / run_folder.ENVIRONMENT),
+            "result": dict(result),
+            "environment": self.environment,
         }
         self.classifier.save(self.folder)
         run_page.write_page(self.folder, result, test or selection, self.data)
+        result["tracking"] = self.tracking.section()  # after what the model takes along: it says nothing of W&B
         run_folder.write_json(self.folder / run_folder.RESULT, result)  # last: its presence means a finished run
         return FitOutcome(self.folder, result)
 
@@ -239,34 +267,3 @@ def write_splits(folder: Path, data: ImageDataModule) -> None:
     log.info("%s: %s images, %d classes", data.card.title or data.card.name, listed, data.num_classes)
     for stamp in data.table.stamps:
         log.info("note: %s", stamp)
-
-
-@contextlib.contextmanager
-def logging_to(folder: Path, console: Console) -> Iterator[None]:
-    """Send our messages to the console and log.txt; the libraries' warnings only to log.txt."""
-    shown = logging.Handler()
-    shown.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
-    written = logging.FileHandler(folder / run_folder.LOG, encoding="utf-8")
-    written.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    others = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "py.warnings")]
-    before = [(other, other.handlers, other.propagate) for other in others]
-    for handler in (shown, written):
-        log.addHandler(handler)
-    for other in others:
-        other.handlers, other.propagate = [written], False
-    try:
-        with warnings.catch_warnings():
-            logging.captureWarnings(True)
-            yield
-    except Exception:
-        written.handle(log.makeRecord("workbench", logging.ERROR, __file__, 0, "failed", (), sys.exc_info()))
-        raise
-    finally:
-        logging.captureWarnings(False)
-        for handler in (shown, written):
-            log.removeHandler(handler)
-        for other, handlers, propagate in before:
-            other.handlers, other.propagate = handlers, propagate
-        written.close()

@@ -20,8 +20,9 @@ from workbench.specs.errors import UserError
 
 RECIPE, COMMAND, ENVIRONMENT, SPLITS = "recipe.yaml", "command.txt", "environment.json", "splits.json"
 METRICS, RESULT, PREDICTIONS, LOG = "metrics.csv", "result.json", "predictions.csv", "log.txt"
-TEST_OPENINGS, PAGE = "test_openings.json", "report.html"
+TEST_OPENINGS, PAGE, LOGITS = "test_openings.json", "report.html", "logits.safetensors"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.safetensors"
+WANDB = "wandb.json"
 
 
 def create(runs_dir: str, recipe_name: str) -> Path:

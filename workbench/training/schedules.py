@@ -41,17 +41,20 @@ def rate_factor(
     final_lr_fraction: float = 0.0,
     decay_rate: float = 0.97,
     decay_steps: float = 1.0,
+    milestones: Sequence[float] = (),
 ) -> float:
     """Return the factor on the peak rate.
 
     Args:
         step: Steps done in this phase, from 0.
         length: Steps of this phase.
-        name: `cosine`, `exponential` (stairs, counted from step 0, as in tensorflow/tpu) or `constant`.
+        name: `cosine`, `exponential` (stairs, counted from step 0, as in tensorflow/tpu), `steps` (a drop after each
+            milestone, as in BiT's HyperRule) or `constant`.
         warmup_steps: Linear rise; the step numbered `warmup_steps - 1` is the first at full rate.
         final_lr_fraction: cosine's factor at the end.
-        decay_rate: exponential's factor per stair.
+        decay_rate: exponential's factor per stair; steps' at each milestone.
         decay_steps: exponential's stair length.
+        milestones: steps' shares of the phase after which the rate drops.
 
     Returns:
         A factor in [0, 1].
@@ -65,7 +68,9 @@ def rate_factor(
         return 1.0
     if name == "exponential":
         return decay_rate ** math.floor(step / decay_steps)
+    if name == "steps":
+        return decay_rate ** sum(round(share * length) < step for share in milestones)
     if name == "cosine":
         progress = min(1.0, (step - warmup_steps) / max(1, length - warmup_steps))
         return final_lr_fraction + (1 - final_lr_fraction) * (1 + math.cos(math.pi * progress)) / 2
-    raise ValueError(f"no such schedule: {name}; there are cosine, exponential, constant")
+    raise ValueError(f"no such schedule: {name}; there are cosine, exponential, steps, constant")

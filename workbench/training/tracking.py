@@ -1,26 +1,35 @@
-"""Weights & Biases, through Lightning's logger: mode, config, tables and the model at the end."""
+"""Weights & Biases, through Lightning's logger: which run, where, and that whatever happens to it the fit goes on.
+
+The rows go through `tracking_logger.py`; what is sent at the end is in `tracking_tables.py` and
+`tracking_artifacts.py`.
+"""
 
 from __future__ import annotations
 
+import logging
 import netrc
 import os
-import time
+import secrets
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import WandbLogger
-
-from workbench.data.image_datamodule import ImageDataModule
-from workbench.data.images import load_image
-from workbench.data.splits import TEST
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Track
-from workbench.training.cam_pictures import map_sheet
-from workbench.training.classifier import EfficientNetClassifier
-from workbench.training.results import SplitResult
+from workbench.training import run_folder
+from workbench.training.tracking_logger import QuietWandbLogger, RowPositions, WandbIdentity, known_identity
 
-MOST_MISTAKES = 25
-MOST_MAPS = 8
+log = logging.getLogger("workbench")
+
+INIT_SECONDS = 20.0
+"""How long the server may take to answer at the start (wandb's own default is 90)."""
+ATTEMPT_SECONDS = 60.0
+"""How long one thing that is not training may hold a fit up."""
+FINISH_SECONDS = 15.0
+"""How long the last rows may take at the end: less than the 30 s between an agent's SIGTERM and its SIGKILL."""
+TRIAL = "trial"
 
 
 def choose_mode(wandb: str) -> tuple[str, str]:
@@ -39,113 +48,208 @@ def choose_mode(wandb: str) -> tuple[str, str]:
     if os.environ.get("WANDB_API_KEY"):
         return "online", "WANDB_API_KEY is set"
     try:
-        if netrc.netrc().authenticators("api.wandb.ai"):
+        if netrc.netrc().authenticators(urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname):
             return "online", "a key is in .netrc"
     except (OSError, netrc.NetrcParseError):
         pass  # no such file, or an unreadable one: then there is no key
     return "offline", "no API key; `wandb sync` sends it later"
 
 
-def wandb_logger(track: Track, mode: str, folder: Path, recipe_name: str, config: dict[str, Any]) -> WandbLogger:
-    """Open a W&B run.
+def start_seconds() -> float:
+    """Return how long the server may take at the start: WANDB_INIT_TIMEOUT, or `INIT_SECONDS`."""
+    given = os.environ.get("WANDB_INIT_TIMEOUT") or str(INIT_SECONDS)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        log.warning("WANDB_INIT_TIMEOUT=%s is no number of seconds; %.0f s it is", given, INIT_SECONDS)
+        seconds = INIT_SECONDS
+        del os.environ["WANDB_INIT_TIMEOUT"]  # wandb reads it too, and does not start with what it cannot read
+    return seconds
+
+
+class Tracking:
+    """The W&B run of one fit, or none. A failure is said once, stands in `failed`, and never leaves this class.
 
     Args:
         track: The recipe's section.
-        mode: `online` or `offline`.
-        folder: Run folder; W&B's files go to `wandb/` in it.
+        folder: Run folder; W&B's files go to `wandb/` in it, the run's identity to wandb.json.
         recipe_name: Default group.
-        config: The resolved recipe, plain nested values.
+        config: What the run's config holds: plain nested values.
+        rows: Turns a step into the axes.
     """
-    import wandb
 
-    settings = wandb.Settings(silent=True, console="off")
-    logger = WandbLogger(
-        name=folder.name,
-        save_dir=folder,
-        offline=mode == "offline",
-        project=track.project,
-        group=track.group or recipe_name,
-        tags=track.tags or None,
-        notes=track.notes,
-        settings=settings,
-    )
-    # Lightning always passes this retired setting on, and W&B then warns on every run.
-    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
-    try:
-        logger.experiment.config.update(config, allow_val_change=True)
-    except wandb.Error as error:
-        raise UserError.of(
-            "track.wandb", f"{mode}: {error}", "a W&B that answers", "run `wandb login`, or set track.wandb=offline"
-        ) from error
-    return logger
+    def __init__(self, track: Track, folder: Path, recipe_name: str, config: dict[str, Any], rows: RowPositions):
+        self.mode, self.reason = choose_mode(track.wandb)
+        log.info("W&B %s (%s)", self.mode, self.reason)
+        self.track, self.folder, self.rows = track, folder, rows
+        self.logger: QuietWandbLogger | None = None
+        self.failed: str | None = None
+        self.identity = WandbIdentity()
+        sweep = os.environ.get("WANDB_SWEEP_ID")
+        self.group = track.group or sweep or os.environ.get("WANDB_RUN_GROUP") or recipe_name
+        self.job_type = track.job_type or (TRIAL if sweep else "fit")
+        if self.mode != "off":
+            self._start(config)
 
+    @property
+    def run(self) -> Any:
+        """W&B's own run object, or None."""
+        return self.logger and self.logger._experiment
 
-def log_result(
-    logger: WandbLogger,
-    scores: dict[str, dict[str, Any] | None],
-    shown: SplitResult,
-    data: ImageDataModule,
-    classifier: EfficientNetClassifier,
-) -> None:
-    """Log the final scores, the confusion table, the most confident mistakes and what the classifier looks at.
+    def _start(self, config: dict[str, Any]) -> None:
+        """Open the run as is wanted, else offline, else not at all, and say why."""
+        wanted, failure = self.mode, None
+        for mode in dict.fromkeys((wanted, "offline")):
+            self.mode = mode
+            try:
+                self._open(config)
+            except Exception as error:  # no network, no such key, no quota, an old server, a setting it refuses
+                failure = error
+            if self.logger is not None:
+                break
+        else:
+            self.mode = "off"
+        if failure is not None:
+            self._warn("the start", failure)
+        if self.mode != wanted:
+            self.reason = f"{wanted} was wanted, but {self.failed}"
 
-    Args:
-        logger: The open run.
-        scores: Scores by split (`val`, `test`), or None for a split that was not evaluated.
-        shown: The split that the tables are of.
-        data: Gives names and pictures.
-        classifier: As it was scored.
-    """
-    final = {
-        f"{split}/{name}": value
-        for split, found in scores.items()
-        for name, value in (found or {}).items()
-        if isinstance(value, float)
-    }
-    split = "test" if shown.split == TEST else "val"
-    logger.experiment.summary.update(final)
-    tables = {} if shown.is_multi_label else _tables(split, shown, data)
-    logger.experiment.log({**final, **tables, f"{split}/maps": _maps(shown, data, classifier)})
+    def _open(self, config: dict[str, Any]) -> None:
+        """Open the run, as the one that the run folder had before where that is possible, and write its identity."""
+        import wandb
 
+        known = known_identity(self.folder)
+        earlier = known.get("parts", [])
+        # Offline parts of one run cannot be joined (wandb#3841): each is a run of its own in the same group.
+        goes_on = bool(earlier) and self.mode == "online" and all(part["mode"] == "online" for part in earlier)
+        notes = self.track.notes
+        # W&B reads WANDB_PROJECT itself only in a sweep, where it counts more than what we pass.
+        is_default = self.track.project == Track().project
+        project = (is_default and os.environ.get("WANDB_PROJECT")) or self.track.project
+        run_id = None  # then W&B takes WANDB_RUN_ID, as in a sweep, or makes one up
+        if earlier:  # the same run, whatever the environment is by now
+            project = known.get("project") or project
+            self.group, self.job_type = known.get("group", self.group), known.get("job_type", self.job_type)
+            run_id = earlier[0]["run_id"] if goes_on else secrets.token_hex(4)
+        if earlier and not goes_on:
+            first = earlier[0]["run_id"]
+            notes = "\n".join(filter(None, [notes, f"part {len(earlier) + 1} of run {first}"]))
+            config = {**config, "continues": first}
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            disable_code=True,  # neither code nor uncommitted changes
+            init_timeout=start_seconds(),
+            finish_timeout=FINISH_SECONDS,
+        )
+        logger = QuietWandbLogger(
+            self.rows,
+            lambda error: self._warn("rows", error),
+            name=self.folder.name,
+            save_dir=self.folder,
+            mode=self.mode,
+            id=run_id,
+            project=project,
+            entity=known.get("entity"),
+            group=self.group,
+            job_type=self.job_type,
+            tags=self.track.tags or None,
+            notes=notes,
+            settings=settings,
+        )
+        run = logger.experiment
+        self.logger = logger
+        run.config.update(config, allow_val_change=True)
+        for axis in ("epoch", "images_seen"):
+            run.define_metric(axis)
+        for rows in ("train/*", "val/*"):
+            run.define_metric(rows, step_metric="epoch")
+        part = {"run_id": run.id, "mode": self.mode}
+        self.identity.identity = {
+            **part,
+            "project": run.project,
+            "entity": run.entity or None,
+            "group": self.group,
+            "job_type": self.job_type,
+            "url": run.url,
+            "parts": [*earlier, *([] if goes_on else [part])],
+        }
+        run_folder.write_json(self.folder / run_folder.WANDB, self.identity.identity)
 
-def _maps(shown: SplitResult, data: ImageDataModule, classifier: EfficientNetClassifier) -> Any:
-    """Return a sheet of class activation maps of pictures from all over the split."""
-    import wandb
+    def attempt(self, what: str, do: Callable[..., None], *given: Any, seconds: float | None = None) -> bool:
+        """Call `do(run, *given)`, for so many seconds at most; return whether it went well (no, where nobody listens).
 
-    step = max(1, len(shown.rows) // MOST_MAPS)
-    pictures = [data.table.images[row] for row in shown.rows[::step][:MOST_MAPS].tolist()]
-    return wandb.Image(map_sheet(classifier, pictures))
+        Args:
+            what: Names it in the warning.
+            do: What to do; it goes on in the background when its time is over.
+            given: Passed on.
+            seconds: Longest time to wait; `ATTEMPT_SECONDS` if None.
+        """
+        if self.run is None:
+            return False
+        seconds = ATTEMPT_SECONDS if seconds is None else seconds
+        ended: list[Exception | None] = []
 
+        def work() -> None:
+            try:
+                do(self.run, *given)
+                ended.append(None)
+            except Exception as error:
+                ended.append(error)
 
-def _tables(split: str, shown: SplitResult, data: ImageDataModule) -> dict[str, Any]:
-    """Return the confusion table and the most confident mistakes with their pictures."""
-    import wandb
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        error = ended[0] if ended else TimeoutError(f"no answer within {seconds:.0f} s")
+        if error is not None:
+            self._warn(what, error)
+        return error is None
 
-    counts, names = shown.confusion(), data.classes
-    # W&B's own confusion plot writes a row per cell and cuts off beyond 100 classes: only cells that occur are sent.
-    confusion = wandb.Table(columns=["actual", "predicted", "count"])
-    for actual, predicted in zip(*counts.nonzero(), strict=True):
-        confusion.add_data(names[actual], names[predicted], int(counts[actual, predicted]))
-    mistakes = wandb.Table(columns=["image", "id", "actual", "predicted", "confidence"])
-    for row, actual, predicted, confidence in shown.mistakes(MOST_MISTAKES):
-        picture = load_image(data.table.images[row]).permute(1, 2, 0).numpy()
-        mistakes.add_data(wandb.Image(picture), data.table.ids[row], names[actual], names[predicted], confidence)
-    return {f"{split}/confusion": confusion, f"{split}/mistakes": mistakes}
+    def _warn(self, what: str, error: Exception) -> None:
+        """Say what went wrong, the first time."""
+        if self.failed is None:
+            text = " ".join(str(error).split())[:200] or "no details"
+            self.failed = f"{what}: {type(error).__name__}: {text}"
+            rest = f"the run goes on; `{self.sync}` sends later what is missing"
+            rest = "the run goes on without W&B" if self.run is None else rest
+            log.warning("W&B did not take %s (%s); %s", what, f"{type(error).__name__}: {text}", rest)
 
+    @property
+    def sync(self) -> str:
+        """The command that sends what W&B has on disk."""
+        return f"wandb sync {self.folder / 'wandb'}/*run-*"
 
-def log_model(logger: WandbLogger, folder: Path) -> None:
-    """Send the portable model as an artifact; for online runs."""
-    import wandb
+    def say_cut_short(self) -> None:
+        """Say what a stop after the result was written costs: the fit is finished, W&B's picture of it may not be."""
+        self.failed = self.failed or "the end: stopped before everything was sent"
+        if self.run is not None:
+            lacks = "W&B may lack the scores, the tables or the model"
+            rest = f"`{self.sync}` sends what it had been given by then, the run folder holds the rest"
+            log.warning("stopped, but the fit is finished; %s: %s", lacks, rest)
 
-    artifact = wandb.Artifact(f"model-{logger.experiment.id}", type="model")
-    for name in ("model.safetensors", "model.json", "recipe.yaml", "result.json"):
-        artifact.add_file(str(folder / name))
-    logger.experiment.log_artifact(artifact)
+    def close(self, exit_code: int) -> None:
+        """End the run, with the exit code that W&B shows as finished (0) or failed."""
+        if self.run is None:
+            return
+        run = self.run
+        try:
+            run.finish(exit_code=exit_code)
+            if getattr(run, "_finish_timed_out", False):
+                self._warn("the last rows", TimeoutError(f"no answer within {FINISH_SECONDS:.0f} s"))
+        except Exception as error:
+            self._warn("the end", error)
 
-
-def finish(logger: WandbLogger | None, failed: bool) -> float:
-    """Close the run, whatever happened; return the seconds it took."""
-    began = time.perf_counter()
-    if logger is not None and logger._experiment is not None:
-        logger.experiment.finish(exit_code=int(failed))
-    return time.perf_counter() - began
+    def section(self) -> dict[str, str | None]:
+        """Return result.json's `tracking`: all in a result that depends on W&B."""
+        known = self.identity.identity
+        return {
+            "mode": self.mode,
+            "reason": self.reason,
+            "run_id": known.get("run_id"),
+            "url": known.get("url"),
+            "group": self.group if known else None,
+            "job_type": self.job_type if known else None,
+            "failed": self.failed,
+        }
