@@ -56,7 +56,7 @@ def figure_5() -> Figure:
         axes.set(xscale="log", xlabel=label, ylabel="ImageNet top-1 (%)")
         _plain(axes)
     figure.suptitle("ImageNet accuracy of the networks in Table 2 (Figure 5: against FLOPS)")
-    _foot(figure, "Dots: Table 2. Crosses: counted here, drawn at the printed accuracy; some nets are not built.")
+    _foot(figure, "Dots: Table 2. Crosses: counted here, drawn at the printed accuracy; PolyNet is not built.")
     return figure
 
 
