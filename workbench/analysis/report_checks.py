@@ -41,7 +41,7 @@ def _check_scores(scores: Any, metric: str) -> None:
     if not isinstance(scores, Mapping):
         raise ValueError(f"its scores are {scores!r}")
     own = scores[metric]
-    for name in {metric, *SCORES} & set(scores):
+    for name in (metric, *(name for name in SCORES if name in scores)):
         value = scores[name]
         if not _is_number(value) or (name != LOSS and not 0 <= value <= 1):
             raise ValueError(f"its {name} is {value}")
