@@ -1,6 +1,7 @@
 """What counts as the same images in a report, which stamps make a part of a set, and runs that are odd."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -129,11 +130,12 @@ def test_the_pictures_tell_two_sets_apart_whose_card_does_not_count_them():
     assert digest("flowers", ["a", "b"], ["00"], [0, 1]) == digest("flowers", ["a", "b"], ["12"], [0, 1])
 
 
-def test_an_evaluation_says_which_images_it_scored(finished_run):
-    chosen = evaluate(finished_run.folder, "selection")["ids_sha256"]
-    assert chosen == evaluate(finished_run.folder, "selection")["ids_sha256"]
+def test_an_evaluation_says_which_images_it_scored(finished_run, tmp_path):
+    run = shutil.copytree(finished_run.folder, tmp_path / "run")  # opening test leaves a record in the folder
+    chosen = evaluate(run, "selection")["ids_sha256"]
+    assert chosen == evaluate(run, "selection")["ids_sha256"]
     assert len(chosen) == 64
-    assert chosen != evaluate(finished_run.folder, "test")["ids_sha256"]
+    assert chosen != evaluate(run, "test")["ids_sha256"]
 
 
 SCORES = {"loss": 0.5, "mean_per_class": 0.9, "top1": 0.9, "n": 9, "openings": 1}
