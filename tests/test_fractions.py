@@ -80,6 +80,11 @@ def test_the_card_counts_as_the_files_do():
     assert DatasetCard("x", sizes=SplitSizes(1000)).training_images("train", 0.1, 0.5) is None  # classes not known
 
 
+def test_the_plan_counts_the_part_by_the_card():
+    loaded = load_recipe("flowers_b0_cpu", ["data.train_fraction=0.25", "data.train_on=train", "model.weights=null"])
+    assert "255 training images by its card" in dict(plan(loaded).facts)["dataset"]
+
+
 def module(folder_set, **options):
     options = {"holdout_fraction": 0.25, **options}
     return ImageDataModule(folder_set.parent, card="folder", path=folder_set, resolution=32, **options)

@@ -12,9 +12,6 @@ import numpy as np
 from workbench.data.splits import HOLDOUT_SALT, ImageTable
 from workbench.specs.card import images_of_part
 
-_GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples spread evenly over [0, 1): classes take turns in being rounded up."""
-
 
 def part_of_train(
     ids: Sequence[str], labels: np.ndarray, strata: np.ndarray, fraction: float, salt: str = ""
@@ -22,7 +19,7 @@ def part_of_train(
     """Choose a part of some training images: always the same, whatever the seed.
 
     All images stand in one order, of which a part is the beginning: so a smaller part is inside each greater one. First
-    comes one image of every class; then classes advance together, each by the share of its own images.
+    comes one image of every class; then classes advance together, each by the share of its own images, equals by hash.
 
     Args:
         ids: Unique names.
@@ -40,8 +37,8 @@ def part_of_train(
     for position in order:
         by_stratum[int(strata[position])].append(position)
     places = np.zeros(len(ids))
-    for stratum, members in by_stratum.items():
-        places[members] = (np.arange(len(members)) + stratum * _GOLDEN % 1) / len(members)
+    for members in by_stratum.values():
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)
     first = _one_of_each(labels, order)
     places[first] = -1
     kept = np.zeros(len(ids), dtype=bool)
