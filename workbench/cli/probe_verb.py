@@ -52,7 +52,7 @@ def command(recipe_name: str, strengths: tuple[float, ...], overrides: tuple[str
     \b
     workbench probe --recipe flowers_b0 data.root=~/sets
     workbench probe --recipe flowers_b0 --flips --knn 1,5,20 --shots 1,5,10
-    workbench probe --recipe flowers_head --fractions .1,.25,.5,1 --out curve
+    workbench probe --recipe flowers_b0 --fractions .1,.25,.5,1 --out curve
     """  # noqa: D301 - click needs the character that \b stands for
     loaded = recipe_files.load(recipe_name, overrides)
     fractions, out = options.pop("fractions"), options.pop("out")
