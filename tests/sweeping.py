@@ -1,6 +1,7 @@
 """What the tests of sweeps share: a file over the tiny recipe, a fast stand-in for fits, and looks at the outcome."""
 
 import csv
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,10 @@ def until(condition, seconds=30):
 
 def start(*words):
     return subprocess.Popen(
-        [sys.executable, "-m", "workbench", "sweep", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "workbench", "sweep", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 

@@ -23,6 +23,7 @@ FILES = {
     "command.txt",
     "environment.json",
     "splits.json",
+    "pixels.json",
     "metrics.csv",
     "result.json",
     "predictions.csv",

@@ -121,7 +121,7 @@ def test_a_current_set_needs_no_permission_to_write(root, monkeypatch):
     def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(preparing, "_alone", refuse)
+    monkeypatch.setattr(preparing, "alone", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert prepare(CARD, root) == folder
 

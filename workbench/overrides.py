@@ -52,7 +52,7 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> dict[s
 
 def _value(raw: str, hint: Any) -> Any:
     """Return the typed text as the value that it stands for."""
-    if hint is not None and str in parts_of(hint):
+    if hint is not None and str in parts_of(hint) and int not in parts_of(hint):
         quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\""
         return raw[1:-1] if quoted else raw
     try:

@@ -227,7 +227,8 @@ def explain(loaded: LoadedRecipe) -> list[tuple[str, Any, str]]:
     """
     recipe, card = loaded.recipe, loaded.card
     rule, is_open, by_rule = recipe.train.rule, open_keys(recipe), {}
-    known = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction), card.num_classes
+    data = recipe.data
+    known = card.training_images(data.train_on, data.holdout_fraction, data.train_fraction), card.num_classes
     if None not in known:
         filled, settings = apply_rule(recipe, *known, card.native_pixels)
         by_rule = {setting.key: setting.reason for setting in settings}

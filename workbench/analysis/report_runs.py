@@ -186,7 +186,7 @@ def read_run(folder: Path) -> RunScore:
         selection=result["selection"],
         test=test,
         seed=result["seed"],
-        settings=settings_of(recipe) | own_path(str(result["dataset"]), recipe),
+        settings=settings_of(recipe) | own_path(str(result["dataset"]), recipe) | _probed(result),
         images=_fingerprint(folder),
         stamps=tuple(map(str, result["stamps"])),
         flags=_flags(result, test, result["steps"]),
@@ -251,6 +251,11 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(inner, Mapping)
         for name, value in inner.items()
     }
+
+
+def _probed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a probe from a fit, and from a probe of other features."""
+    return {"probe": str(result["probe"]["stage"])} if "probe" in result else {}
 
 
 def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from workbench import card_files
 from workbench.analysis.report_runs import EXPORT, SAME_RUN, SAME_RUN_KEYS, LeftOut, RunScore, own_path
+from workbench.data.fractions import part_stamp
 from workbench.specs.compared import resolve_backbone
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import SCORES, TOP1
@@ -91,8 +92,14 @@ def _run(row: dict[str, str], name: str) -> RunScore | LeftOut:
         test=scores["test"] if metric in scores["test"] else None,
         seed=int(seed) if isinstance(seed, int | float) else None,
         settings=same | own_path(dataset, config),
+        stamps=_stamps(config.get("data.train_fraction")),
         flags=("from a W&B export: images, interval and whether the set was whole are not known",),
     )
+
+
+def _stamps(train_fraction: Any) -> tuple[str, ...]:
+    is_part = isinstance(train_fraction, int | float) and train_fraction < 1
+    return (part_stamp(train_fraction),) if is_part else ()
 
 
 def _metric(dataset: str) -> str:

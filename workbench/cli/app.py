@@ -15,6 +15,7 @@ from workbench.specs.errors import UserError
 
 VERBS = {
     "fit": "train by a recipe; `--plan` only says what would happen",
+    "probe": "solve for a linear head on embeddings; nearest neighbours, few images per class",
     "sweep": "search by a W&B sweep file, here; `--final` then retrains the best and opens test",
     "evaluate": "score a finished run or model again",
     "predict": "classify pictures with a finished run or model",
@@ -22,6 +23,7 @@ VERBS = {
     "show": "print a recipe's values with where each came from",
     "validate": "check recipes without running them",
     "data": "list the datasets; fetch and prepare one; find what is wrong with one",
+    "curve": "how a score grew with training images, and what twice as many would bring",
     "report": "put finished runs beside the paper's tables",
     "compare": "two runs on the same test images: what differs, and whether it is more than chance",
     "profile": "count and time networks beside what the paper prints",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from typing import Any
 
 import click
 
@@ -23,6 +24,7 @@ def command(model: str, split: str, without_leaks: bool, as_json: bool, override
     \b
     workbench evaluate runs/quickstart/20261123-101500-a1b2c3
     workbench evaluate MODEL_FOLDER --split selection data.root=/elsewhere
+    workbench evaluate RUN data.eval_resolution=256 data.eval_resize=292
     """  # noqa: D301 - click needs the character that \b stands for
     from workbench.cli.tables import print_evaluation
     from workbench.training.evaluate import evaluate
@@ -34,3 +36,11 @@ def command(model: str, split: str, without_leaks: bool, as_json: bool, override
         print(json.dumps(evaluation, indent=1))
     else:
         print_evaluation(evaluation)
+        used, own = evaluation["preprocessing"], evaluation["own_preprocessing"]
+        told = "as the model says" if used == own else f"by these keys; the model says {_sizes(own)}"
+        print(f"pictures: {_sizes(used)}, {told}")
+
+
+def _sizes(preprocessing: dict[str, Any]) -> str:
+    side = "both sides" if preprocessing["squash"] else "shorter side"
+    return f"{side} to {preprocessing['resize']}, centre crop {preprocessing['crop']}"

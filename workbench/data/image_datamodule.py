@@ -6,6 +6,7 @@ split cannot be opened while a Trainer is fitting.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from torchvision.transforms import v2
 from workbench import card_files
 from workbench.data import sources, splits
 from workbench.data.found import listed
+from workbench.data.fractions import rows_of_part, stamped
 from workbench.data.image_rows import Batch, ImageRows, collate
 from workbench.data.layouts.reading import read_layout
 from workbench.data.order import EpochBatches, seeded
+from workbench.data.pixels import PixelStore
 from workbench.data.prepared import needs_no_look, place_name, read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
 from workbench.data.splits import ImageTable
@@ -46,9 +49,10 @@ class ImageDataModule(lightning.LightningDataModule):
         resolution: Side of training crops, pixels.
         batch_size: Effective batch: images per optimizer step.
         micro_batch_size: Images per loaded batch; `batch_size` if None.
-        augment: Options of `train_transform`, and `mixup_alpha`, `cutmix_alpha`, `mix_probability`.
-        options: `train_on`, `holdout_fraction`, `allow_partial`, `on_bad_image`, `download`, `prepared_root`,
-            `num_workers`, `seed`, as the recipe keys of these names.
+        augment: Options of `train_transform`, and `crop`, `mixup_alpha`, `cutmix_alpha`, `mix_probability`.
+        options: `train_on`, `holdout_fraction`, `train_fraction`, `allow_partial`, `on_bad_image`, `download`,
+            `prepared_root`, `num_workers`, `seed`, as the recipe keys of these names; `worker_init`, called in each
+            loader process.
 
     Raises:
         UserError: No such card; on first use of the images: a set that is found nowhere, or is not as it should be.
@@ -81,9 +85,11 @@ class ImageDataModule(lightning.LightningDataModule):
         self.mixup_alpha = augment.pop("mixup_alpha", 0.0)
         self.cutmix_alpha = augment.pop("cutmix_alpha", 0.0)
         self.mix_probability = augment.pop("mix_probability", 1.0)
+        self.crop = augment.pop("crop", "random")
         self.augment = augment
         self.train_on = options.pop("train_on", "train")
         self.holdout_fraction = options.pop("holdout_fraction", 0.1)
+        self.train_fraction = options.pop("train_fraction", 1.0)
         self.allow_partial = options.pop("allow_partial", False)
         self.on_bad_image = options.pop("on_bad_image", "fail")
         self.download = options.pop("download", True)
@@ -91,10 +97,12 @@ class ImageDataModule(lightning.LightningDataModule):
         self.prepared_root = Path(prepared_root) if prepared_root else None
         self.num_workers = options.pop("num_workers", 0)
         self.seed = options.pop("seed", 0)
+        self.worker_init = options.pop("worker_init", None)
         if options:
             raise TypeError(f"unknown options: {', '.join(options)}")
         self._table: ImageTable | None = None
         self._prepared: Path | None = None
+        self.pixels: dict[str, PixelStore | None] = {}
         self.dropped: tuple[str, ...] = ()
 
     def prepare_data(self) -> None:
@@ -121,7 +129,11 @@ class ImageDataModule(lightning.LightningDataModule):
             table, bad = splits.drop_bad(whole, problems, self.on_bad_image, where)
             splits.check_training(table, where, self.allow_partial)
             self.dropped = tuple(whole.ids[row] for row in bad)
-        return splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
+        return self._complete(table)
+
+    def _complete(self, table: ImageTable) -> ImageTable:
+        whole = splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
+        return stamped(whole, self.train_fraction)
 
     def list_only(self) -> None:
         """Read the set's lists without preparing or fetching it: enough for sizes and splits, not for images.
@@ -135,7 +147,7 @@ class ImageDataModule(lightning.LightningDataModule):
             return
         table = listed(sources.find(self.card, self.root, self.path, False, place))
         table = splits.check_table(table, self.card, self.allow_partial)
-        self._table = splits.complete_splits(table, self.holdout_fraction, self.card.test_share)
+        self._table = self._complete(table)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -170,12 +182,17 @@ class ImageDataModule(lightning.LightningDataModule):
         return len(self.classes)
 
     def rows(self, split: str) -> np.ndarray:
-        """Return the table rows of `train` (as `train_on` says), `selection` or `test`."""
-        if split == splits.TRAIN and self.train_on == "train+selection":
-            return self.table.indices(splits.TRAIN, splits.SELECTION)
+        """Return the table rows of `train` (as `train_on` and `train_fraction` say), `selection` or `test`."""
+        if split == splits.TRAIN:
+            return self._trained
         if split == splits.SELECTION and self.train_on == "train+selection":
             return np.array([], dtype=np.int64)
         return self.table.indices(split)
+
+    @functools.cached_property
+    def _trained(self) -> np.ndarray:
+        both = (splits.TRAIN, splits.SELECTION) if self.train_on == "train+selection" else (splits.TRAIN,)
+        return rows_of_part(self.table, self.table.indices(*both), self.train_fraction)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the set's lists; Lightning calls this."""
@@ -184,13 +201,14 @@ class ImageDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return augmented training batches in the epoch's own order."""
         interpolation = self.preprocessing.interpolation
-        transform = train_transform(self.resolution, interpolation, **self.augment)
+        center = self.preprocessing if self.crop == "center" else None
+        transform = train_transform(self.resolution, interpolation, **self.augment, center=center)
         rows = self.rows(splits.TRAIN)
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *ranks)
         if (trainer := self.trainer) is not None:
             batches.follow(lambda: trainer.global_step, trainer.accumulate_grad_batches)
-        dataset = ImageRows(self.table, rows, transform, self.seed)
+        dataset = ImageRows(self.table, rows, transform, self.seed, self.pixels.get(splits.TRAIN))
         return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **self._loading())
 
     def val_dataloader(self) -> DataLoader | list:
@@ -211,14 +229,17 @@ class ImageDataModule(lightning.LightningDataModule):
         """Return the split that `predict_split` names."""
         return self.eval_dataloader(self.predict_split)
 
-    def eval_dataloader(self, split: str) -> DataLoader:
-        """Return every image of a split once, in table order, with evaluation preprocessing."""
-        dataset = ImageRows(self.table, self.rows(split), eval_transform(self.preprocessing), self.seed)
+    def eval_dataloader(self, split: str, rows: np.ndarray | None = None) -> DataLoader:
+        """Return every image of a split, or of some rows, once, in table order, with evaluation preprocessing."""
+        rows = self.rows(split) if rows is None else rows
+        pixels = self.pixels.get(split) if split == splits.SELECTION else None
+        dataset = ImageRows(self.table, rows, eval_transform(self.preprocessing), self.seed, pixels)
         return DataLoader(dataset, batch_size=EVAL_BATCH, collate_fn=collate, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
+            "worker_init_fn": self.worker_init,
             "persistent_workers": False,
             "pin_memory": torch.cuda.is_available(),
         }

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from workbench.data.images import load_image
+from workbench.data.images import load_for_crop, load_image
 from workbench.data.order import seeded
+from workbench.data.pixels import PixelStore
 from workbench.data.splits import ImageTable
+from workbench.data.transforms import RandomCrop, Transform
 from workbench.specs.errors import Problem, UserError
 
 
@@ -35,10 +37,24 @@ class ImageRows(Dataset):
     """Decoded and transformed images of some rows of a table.
 
     Items are asked for by position, or by (epoch, position) for training: the pair seeds the item's augmentation.
+
+    Args:
+        table: The set.
+        rows: Which of it.
+        transform: What is made of each picture.
+        seed: The recipe's seed.
+        pixels: The pictures kept smaller, or as the transform's crop leaves them.
     """
 
-    def __init__(self, table: ImageTable, rows: np.ndarray, transform: nn.Module, seed: int):
-        self.table, self.rows, self.transform, self.seed = table, rows, transform, seed
+    def __init__(
+        self,
+        table: ImageTable,
+        rows: np.ndarray,
+        transform: Transform,
+        seed: int,
+        pixels: PixelStore | None = None,
+    ):
+        self.table, self.rows, self.transform, self.seed, self.pixels = table, rows, transform, seed, pixels
         labels = torch.from_numpy(table.labels)
         self.targets = labels.float() if table.is_multi_label else labels
 
@@ -49,13 +65,23 @@ class ImageRows(Dataset):
         epoch, position = item if isinstance(item, tuple) else (0, item)
         row = int(self.rows[position])
         try:
-            image = load_image(self.table.images[row])
+            with seeded(self.seed, "image", epoch, position):
+                return self._input(row), self.targets[row], row, epoch
         except UserError as error:
             if get_worker_info() is None:
                 raise
             return error.problems[0]  # exceptions lose their parts between processes, so it travels as an item
-        with seeded(self.seed, "image", epoch, position):
-            return self.transform(image), self.targets[row], row, epoch
+
+    def _input(self, row: int) -> Tensor:
+        crop, after = self.transform.crop, self.transform.after
+        if not isinstance(crop, RandomCrop):
+            return after(crop(load_image(self.table.images[row])) if self.pixels is None else self.pixels[row][0])
+        if self.pixels is None:
+            image, box, size = load_for_crop(self.table.images[row], crop.side, crop.choose)
+        else:
+            image, size = self.pixels[row]
+            box = crop.choose(*size)
+        return after(crop.cut(image, box, size))
 
 
 def collate(items: list) -> Batch | Problem:

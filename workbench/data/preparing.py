@@ -76,7 +76,7 @@ def prepare(
             raise
     if found and _is_current(manifest, found) and not (place / PLAN).exists():
         return place
-    with disk_errors(place, REMEDY), _made(base), _alone(base / f".{place.name}.lock", card.name):
+    with disk_errors(place, REMEDY), _made(base), alone(base / f".{place.name}.lock", card.name):
         manifest = None if again else _usable(place, card)
         if manifest and (found is None or _is_current(manifest, found)):
             _tidy(place)
@@ -113,7 +113,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path, name: str) -> Iterator[None]:
+def alone(path: Path, name: str) -> Iterator[None]:
     """Hold a lock that ends with the process, and say so if another process has it; a failure leaves no lock behind."""
     lock = FileLock(path)
     try:
@@ -148,7 +148,7 @@ def _write(card: DatasetCard, found: Found, work: Path, holds_bytes: bool) -> No
     parts = [work / f"part-{number:05d}.arrow" for number in range(len(found.units))]
     _check_space(work, found, sum(part.stat().st_size for part in parts if part.is_file()), holds_bytes)
     log.info("preparing %s: %d images from %s", card.name, found.num_rows, found.where)
-    with _progress() as progress, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with progress_bar() as progress, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         task = progress.add_task(card.name, total=found.num_rows)
         for part, unit in zip(parts, found.units, strict=True):
             if not part.is_file():
@@ -176,7 +176,8 @@ def _write(card: DatasetCard, found: Found, work: Path, holds_bytes: bool) -> No
         beside.write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """Return a bar on standard error that counts pictures, shown on a terminal only."""
     console = Console(stderr=True)
     columns = TextColumn("preparing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

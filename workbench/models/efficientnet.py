@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.efficientnet import EfficientNet as TorchvisionEfficientNet
 from torchvision.models.efficientnet import MBConvConfig
 
 from workbench.models.heads import build_head
+from workbench.models.recompute import recomputed
 from workbench.models.staged import StagedNet
 from workbench.models.staged import stages_before as stages_before
 from workbench.specs.architectures import STAGE_NAMES, Scaling, resolve_arch, scaled_stages, top_channels
@@ -47,7 +49,8 @@ class EfficientNet(StagedNet):
     """A scaled EfficientNet (Tan & Le 2019, Table 1 and section 3.3) with a swappable head.
 
     Its `state_dict` has torchvision's keys: `features.0...8` and, for a linear head, `classifier.1`.
-    Its stages are `stem`, `stage1`...`stage7`, `top` and `head`.
+    Its stages are `stem`, `stage1`...`stage7`, `top` and `head`. With `recompute` set to True it trains in about a
+    third of the memory for activations and takes longer (models/recompute.py); results are the same.
 
     Args:
         arch: Name or numbers, see `resolve_arch`.
@@ -62,6 +65,8 @@ class EfficientNet(StagedNet):
     Raises:
         ValueError: Not a padding's name.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -99,3 +104,9 @@ class EfficientNet(StagedNet):
             _pad_as_tensorflow(self.features)
         self.avgpool = built.avgpool
         self.classifier = build_head(head, self.num_features, num_classes, self.dropout)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return pooled features: (N, 3, H, W) float32, normalised -> (N, num_features)."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return super().embed(images)
+        return torch.flatten(self.avgpool(recomputed(self.features, images)), 1)

@@ -45,9 +45,14 @@ class StagedNet(nn.Module):
         maps = self.features(images)  # (N, C, H/32, W/32)
         return torch.flatten(self.avgpool(maps), 1)
 
+    def embed_stage(self, images: Tensor, stage: str) -> Tensor:
+        """Return the pooled output of a stage before the head: (N, 3, H, W) float32, normalised -> (N, C)."""
+        maps = self.features[: self.stage_names.index(stage) + 1](images)
+        return torch.flatten(self.avgpool(maps), 1)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits: (N, 3, H, W) float32, normalised -> (N, num_classes)."""
-        return self.classifier(self.embed(images))
+        """Return logits: (N, 3, H, W) float32, normalised; or (N, num_features) as from `embed` -> (N, num_classes)."""
+        return self.classifier(images if images.ndim == 2 else self.embed(images))
 
     def replace_head(self, head: nn.Module) -> None:
         """Put another module on the pooled features; it takes (N, num_features)."""

@@ -25,6 +25,17 @@ TEST_SHARE = 0.2
 """Share of train held out for test where a set has no test split; a guess."""
 
 
+def images_of_part(num_images: int, least: int, fraction: float) -> int:
+    """Return how many of some training images a `data.train_fraction` keeps: at least one of every class.
+
+    Args:
+        num_images: Training images.
+        least: Images that hold every class.
+        fraction: In (0, 1].
+    """
+    return min(num_images, max(least, round(fraction * num_images)))
+
+
 @dataclass
 class SplitSizes:
     """Images in each official split; None where the set does not say."""
@@ -127,15 +138,20 @@ class DatasetCard:
         """Whether some source fetches the set."""
         return any(source.kind != "original" for source in self.sources)
 
-    def training_images(self, train_on: str, holdout_fraction: float) -> int | None:
+    def training_images(self, train_on: str, holdout_fraction: float, train_fraction: float = 1.0) -> int | None:
         """Return the expected size of the training split (hold-outs are rounded per class), or None if unknown.
 
         Args:
             train_on: `train` or `train+selection`.
             holdout_fraction: Share of train that is held out for selection where the creators made no split.
+            train_fraction: Share of what is left that is trained on.
         """
-        if self.sizes.train is None:
+        if self.sizes.train is None or (train_fraction < 1 and self.num_classes is None):
             return None
+        whole = self._whole_train(train_on, holdout_fraction)
+        return images_of_part(whole, self.num_classes, train_fraction) if train_fraction < 1 else whole
+
+    def _whole_train(self, train_on: str, holdout_fraction: float) -> int:
         train = self.sizes.train
         if self.sizes.test is None:
             train -= round(train * self.test_share)

@@ -77,7 +77,9 @@ def _convert(hint: Any, metadata: Mapping, value: Any, source: str, problems: li
             return value
     if value is False and "off" in choices:
         return "off"  # YAML reads a bare `off` as false
-    (hint,) = [part for part in parts_of(hint) if part is not type(None)]
+    hint, *words = [part for part in parts_of(hint) if part is not type(None)]
+    if words == [str]:  # a number, or one of a few words in its place
+        return _number_or_word(hint, choices, metadata, value)
     if hint is Any:
         return _nulls(value)
     if typing.get_origin(hint) is list:
@@ -94,6 +96,15 @@ def _convert(hint: Any, metadata: Mapping, value: Any, source: str, problems: li
     if span and not span[0] <= new <= span[1]:
         raise ValueError(f"{hint.__name__} from {span[0]:g} to {span[1]:g}")
     return new
+
+
+def _number_or_word(hint: type, choices: tuple, metadata: Mapping, value: Any) -> Any:
+    if value in choices:
+        return value
+    try:
+        return _convert(hint, {"span": metadata.get("span")}, value, "", [], "")
+    except ValueError as error:
+        raise ValueError(f"{error}, or {' | '.join(choices)}") from error
 
 
 def _convert_list(hint: Any, value: Any, source: str, problems: list[Problem], dotted: str) -> list:

@@ -69,8 +69,25 @@ class Data:
         unit="fraction",
         span=(0.01, 0.5),
     )
+    train_fraction: float = key(
+        1.0,
+        "Share of train that is trained on, by a hash of each id: classes alike, a smaller share inside a greater one.",
+        unit="fraction",
+        span=(0.001, 1),
+    )
     allow_partial: bool = key(False, "Run although the set has fewer images than its card says; stamped.")
     batch_size: int = key(256, "Images per optimizer step (effective).", source=KORNBLITH, span=(1, 65536))
+    prepare: str = key(
+        "auto",
+        "Keep pictures decoded and scaled, shared by all runs; auto: raw, jpeg or off by epochs, disk and memory.",
+        choices=("auto", "off", "jpeg", "raw"),
+    )
+    prepare_side: int | None = key(
+        None,
+        "Shorter side of kept training pictures; null: the larger of evaluation's resize and 8/7 of data.resolution.",
+        unit="pixels",
+        span=(32, 4096),
+    )
     num_workers: int | None = key(None, "Loader processes; null: chosen by the machine.", span=(0, 128))
     resolution: int | None = key(
         None, "Side of training crops; null: as the weights are evaluated.", unit="pixels", span=(32, 2048)
@@ -132,12 +149,14 @@ class Model:
     )
     bn_momentum_by_epoch: bool = key(False, "Set the momentum to min(10 / steps per epoch, 0.1).", source=KORNBLITH)
     frozen_bn: bool = key(False, "Keep BatchNorm statistics fixed everywhere while the weights train.")
+    recompute: bool = key(False, "Keep a third of the activations and make the others twice: slower, same results.")
 
 
 @dataclass
 class Augment:
     """What is done to training images, beyond the crop to `data.resolution`."""
 
+    crop: str = key("random", "Crops by chance, or center: as evaluation crops.", choices=("random", "center"))
     min_crop_area: float = key(
         0.08, "Least share of the picture that a training crop covers.", source=TPU, span=(0.01, 1)
     )
@@ -187,10 +206,12 @@ class Train:
         None, "Keys that the rule leaves alone; null: those stated by its own layer or a later one."
     )
     phases: list[Phase] = key([], "Parts of the fit, in order; empty: everything trains all the time.")
-    micro_batch_size: int | None = key(
+    micro_batch_size: int | str | None = key(
         None,
-        "Images per forward pass, accumulated to data.batch_size; null: the whole batch at once.",
+        "Images per forward pass, accumulated to data.batch_size; null: the whole batch at once; auto: what fits in "
+        "memory. BatchNorm sees one micro-batch at a time.",
         span=(1, 65536),
+        choices=("auto",),
     )
     precision: str = key(
         "auto",
@@ -198,6 +219,13 @@ class Train:
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     channels_last: bool = key(True, "Memory layout of activations.")
+    compile: bool = key(False, "Train by torch.compile: minutes before the first step, then shorter steps.")
+    runtime: str = key(
+        "stated",
+        "auto: measure layout, precision (if auto), compile and micro-batch (if null) here, take the fastest. Results "
+        "then depend on the machine in their last digits, by micro-batches in more.",
+        choices=("stated", "auto"),
+    )
     seed: int = key(0, "Seed of initialisation, order, augmentation and dropout.", span=(0, 2**31 - 1))
     device: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu"))
     ema_half_life_fraction: float | None = key(

@@ -24,7 +24,9 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
         card: Its dataset card, or None if that could not be read (then reported elsewhere).
         source: Name of the recipe, for the messages.
     """
-    num_images = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction) if card else None
+    data = recipe.data
+    shares = data.holdout_fraction, data.train_fraction
+    num_images = card.training_images(data.train_on, *shares) if card else None
     if num_images is not None and card.num_classes is not None:
         recipe, _ = apply_rule(recipe, num_images, card.num_classes, card.native_pixels)
     lengths = list(_lengths(recipe))
@@ -74,6 +76,9 @@ def _model(recipe: Recipe) -> _Found:
 
 def _compared(recipe: Recipe, backbone: ComparedArch) -> _Found:
     yield from _from_error(option_problems(backbone.name, recipe.model.drop_path, recipe.model.padding))
+    if recipe.model.recompute:
+        given = f"true with model.arch={backbone.name}"
+        yield "model.recompute", given, "false: only EfficientNets have it", "set model.recompute=false"
     smallest = FAMILIES[backbone.family].smallest
     for key in ("resolution", "eval_resolution"):
         if (getattr(recipe.data, key) or smallest) < smallest:
@@ -144,7 +149,7 @@ def _milestones(recipe: Recipe) -> _Found:
 
 def _numbers(recipe: Recipe) -> _Found:
     batch, micro = recipe.data.batch_size, recipe.train.micro_batch_size
-    if micro is not None and batch % micro:
+    if isinstance(micro, int) and batch % micro:
         divisors = ", ".join(str(n) for n in range(1, min(batch, 512) + 1) if batch % n == 0)
         yield (
             "train.micro_batch_size",

@@ -1,8 +1,12 @@
-"""From pictures to class probabilities with a trained classifier."""
+"""From pictures to class probabilities with a trained classifier: decoded ahead in threads, answered in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,27 +16,54 @@ from torch import Tensor
 
 from workbench.data.images import load_image
 from workbench.data.transforms import eval_transform, normalise
+from workbench.models.answering import answering_form
 from workbench.specs.weights import Preprocessing
+from workbench.training import machine
 
 if TYPE_CHECKING:
     from workbench.training.classifier import EfficientNetClassifier
 
+Picture = str | Path | np.ndarray
+BATCHES_AHEAD = 2
+"""Batches that are decoded before their turn: enough for the network not to wait, few enough to fit in memory."""
 
-def model_input(picture: str | Path | np.ndarray, preprocessing: Preprocessing) -> Tensor:
+
+def model_input(picture: Picture, preprocessing: Preprocessing) -> Tensor:
     """Turn a file or an (H, W, 3) uint8 array into the model's input, (3, crop, crop) float32.
 
     Raises:
         UserError: The file is missing or does not decode.
     """
-    source = picture if isinstance(picture, np.ndarray) else Path(picture)
-    image = eval_transform(preprocessing)(load_image(source))
-    return normalise(image[None], preprocessing)[0]
+    return normalise(_decoder(preprocessing)(picture)[None], preprocessing)[0]
 
 
-@torch.inference_mode()
-def classify(
-    model: EfficientNetClassifier, pictures: Sequence[str | Path | np.ndarray], batch_size: int
-) -> list[dict[str, float]]:
+def _decoder(preprocessing: Preprocessing) -> Callable[[Picture], Tensor]:
+    """Return a function from a picture to (3, crop, crop) uint8."""
+    transform = eval_transform(preprocessing)
+    return lambda picture: transform(load_image(picture if isinstance(picture, np.ndarray) else Path(picture)))
+
+
+def set_to_answer(
+    model: EfficientNetClassifier, device: str, precision: str = "32-true", channels_last: bool = False
+) -> None:
+    """Give a loaded classifier the form that was measured to answer fastest; it can no longer be trained or saved.
+
+    On a processor that is channels_last with BatchNorm folded (benchmarks/latency.py). Under autocast nothing is
+    folded: the folded weights would be rounded otherwise. On a GPU neither was measured: the layout is as stated.
+
+    Args:
+        model: Changed in place.
+        device: `cpu` or `gpu`.
+        precision: Lightning's word for the one that it will answer in.
+        channels_last: The layout on a GPU.
+    """
+    on_cpu = device == "cpu"
+    if on_cpu:
+        machine.keep_freed_memory()
+    model.net = answering_form(model.net, fold=on_cpu and precision == "32-true", channels_last=on_cpu or channels_last)
+
+
+def classify(model: EfficientNetClassifier, pictures: Sequence[Picture], batch_size: int) -> list[dict[str, float]]:
     """Return, per picture, class name -> probability in [0, 1], most probable first.
 
     Args:
@@ -43,17 +74,55 @@ def classify(
     Raises:
         UserError: A file is missing or does not decode.
     """
+    probabilities, classes = most_probable(model, pictures, batch_size)
+    rows = zip(probabilities.tolist(), classes.tolist(), strict=True)
+    return [{model.classes[i]: p for p, i in zip(*row, strict=True)} for row in rows]
+
+
+@torch.inference_mode()
+def most_probable(
+    model: EfficientNetClassifier, pictures: Sequence[Picture], batch_size: int, top: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the `top` most probable classes of each picture, or all, in order.
+
+    Args:
+        model: Used in evaluation mode and left in the mode that it was in.
+        pictures: Files or (H, W, 3) uint8 arrays.
+        batch_size: Pictures per forward pass.
+        top: Classes per picture.
+
+    Returns:
+        (N, top) float32 probabilities in [0, 1], falling, and (N, top) int64 class numbers.
+
+    Raises:
+        UserError: A file is missing or does not decode.
+    """
+    count = min(top or len(model.classes), len(model.classes))
+    found = [(torch.empty(0, count), torch.empty(0, count, dtype=torch.int64))]
     was_training = model.training
     model.eval()
-    answers = []
     try:
-        for start in range(0, len(pictures), batch_size):
-            inputs = [model_input(picture, model.preprocessing) for picture in pictures[start : start + batch_size]]
-            logits = model(torch.stack(inputs).to(model.device)).float()
-            probabilities = logits.sigmoid() if model.multi_label else logits.softmax(1)
-            for row in probabilities.cpu():
-                order = row.argsort(descending=True).tolist()
-                answers.append({model.classes[i]: float(row[i]) for i in order})
+        for images in _decoded_batches(pictures, batch_size, model.preprocessing):
+            logits = model(normalise(images.to(model.device), model.preprocessing)).float()
+            probabilities = (logits.sigmoid() if model.multi_label else logits.softmax(1)).cpu()
+            values, order = probabilities.sort(dim=1, descending=True, stable=True)
+            found.append((values[:, :count], order[:, :count]))
     finally:
         model.train(was_training)
-    return answers
+    values, order = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values, order
+
+
+def _decoded_batches(pictures: Sequence[Picture], size: int, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    """Yield (N, 3, crop, crop) uint8, decoded ahead by a thread per core: decoding and resizing run outside Python."""
+    decoded = _decoder(preprocessing)
+    waiting: deque[Future[Tensor]] = deque()
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, len(pictures)) or 1, "decode")
+    try:
+        upcoming = iter(pictures)
+        for start in range(0, len(pictures), size):
+            wanted = BATCHES_AHEAD * size + min(size, len(pictures) - start) - len(waiting)
+            waiting.extend(pool.submit(decoded, picture) for picture in islice(upcoming, wanted))
+            yield torch.stack([waiting.popleft().result() for _ in range(min(size, len(pictures) - start))])
+    finally:
+        pool.shutdown(cancel_futures=True)

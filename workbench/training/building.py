@@ -36,6 +36,7 @@ _SAMPLED = 100
 """Pictures from whose headers `--plan` takes the size of a set that is not prepared yet."""
 
 _AUGMENT_KEYS = (
+    "crop",
     "min_crop_area",
     "max_crop_aspect",
     "flip",
@@ -84,12 +85,19 @@ def lengths_of(recipe: Recipe, num_images: int) -> Lengths:
     return Lengths(epoch_steps, total, phases, math.ceil(epochs / recipe.train.num_validations))
 
 
+def micro_batch_of(recipe: Recipe) -> int:
+    """Return the images per forward pass: as stated, or the whole batch where that is open."""
+    stated = recipe.train.micro_batch_size
+    return stated if isinstance(stated, int) else recipe.data.batch_size
+
+
 def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
     """Return (side of training crops, evaluation preprocessing) of a recipe."""
     base = facts_of_weights(recipe.model.weights, resolve_backbone(recipe.model.arch)).preprocessing
     resolution = recipe.data.resolution or base.crop
     crop, share = recipe.data.eval_resolution or resolution, recipe.data.eval_crop_share
-    return resolution, base.at(crop, recipe.data.eval_resize or (round(crop / share) if share else None))
+    own = base.at(crop, recipe.data.eval_resize or (round(crop / share) if share else None))
+    return own.crop if recipe.augment.crop == "center" else resolution, own
 
 
 def settle(recipe: Recipe) -> Recipe:
@@ -136,17 +144,23 @@ def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing |
         preprocessing=preprocessing or own,
         resolution=resolution,
         batch_size=recipe.data.batch_size,
-        micro_batch_size=recipe.train.micro_batch_size,
+        micro_batch_size=micro_batch_of(recipe),
         augment={key: getattr(recipe.augment, key) for key in _AUGMENT_KEYS},
         train_on=recipe.data.train_on,
         holdout_fraction=recipe.data.holdout_fraction,
+        train_fraction=recipe.data.train_fraction,
         allow_partial=recipe.data.allow_partial,
         on_bad_image=recipe.data.on_bad_image,
         download=recipe.data.download,
         prepared_root=recipe.data.prepared_root,
         num_workers=machine.choose_workers(recipe.data.num_workers, is_cheap),
         seed=recipe.train.seed,
+        worker_init=_start_worker,
     )
+
+
+def _start_worker(number: int) -> None:
+    machine.keep_freed_memory()  # decoded pictures are such blocks
 
 
 def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> EfficientNetClassifier:
@@ -163,7 +177,7 @@ def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) ->
             f"{data.num_classes}, as found in the files",
             "remove model.num_classes",
         )
-    return EfficientNetClassifier(
+    classifier = EfficientNetClassifier(
         recipe.model.arch,
         data.num_classes,
         recipe.model.weights,
@@ -180,6 +194,11 @@ def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) ->
         channels_last=recipe.train.channels_last,
         seed=recipe.train.seed,
     )
+    classifier.net.recompute = recipe.model.recompute
+    if recipe.train.compile:
+        machine.check_compiler(machine.accelerator(recipe.train.device))
+        classifier.net.compile(dynamic=False)
+    return classifier
 
 
 def group_options(recipe: Recipe) -> dict[str, Any]:
@@ -198,7 +217,7 @@ def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
             options[key] = getattr(recipe.model, key)
     if recipe.model.bn_momentum_by_epoch:
         # The rule is per optimizer step; micro-batches update the statistics several times a step, each by less.
-        share = (recipe.train.micro_batch_size or recipe.data.batch_size) / recipe.data.batch_size
+        share = micro_batch_of(recipe) / recipe.data.batch_size
         options["bn_momentum"] = 1 - (1 - min(10 / epoch_steps, 0.1)) ** share
     return options
 
@@ -234,11 +253,10 @@ def build_trainer(
     device = machine.accelerator(recipe.train.device)
     fitting: dict[str, Any] = {}
     if lengths is not None:
-        micro = recipe.train.micro_batch_size or recipe.data.batch_size
         fitting = {
             "max_steps": lengths.total_steps,
             "max_epochs": -1,
-            "accumulate_grad_batches": recipe.data.batch_size // micro,
+            "accumulate_grad_batches": recipe.data.batch_size // micro_batch_of(recipe),
             "gradient_clip_val": recipe.optim.clip_norm,
             "check_val_every_n_epoch": lengths.validate_every_epochs,
             "log_every_n_steps": recipe.track.log_every_steps,

@@ -116,15 +116,15 @@ class EfficientNetClassifier(lightning.LightningModule):
             self.net.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits: (N, 3, H, W) float32, normalised -> (N, num_classes)."""
-        return self.net(self._laid_out(images))
+        """Return logits: (N, 3, H, W) float32, normalised; or (N, num_features) as from `embed` -> (N, num_classes)."""
+        return (self.net if self.training else self.net.forward)(self._laid_out(images))  # compiled to train only
 
     def embed(self, images: Tensor) -> Tensor:
         """Return pooled features: (N, 3, H, W) float32, normalised -> (N, num_features)."""
         return self.net.embed(self._laid_out(images))
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self._channels_last else images
+        return images.to(memory_format=torch.channels_last) if self._channels_last and images.ndim == 4 else images
 
     def replace_head(self, head: nn.Module) -> None:
         """Put a module of your own on the pooled features: (N, num_features) -> (N, num_classes)."""

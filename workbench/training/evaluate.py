@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 
 from workbench import recipe_files
@@ -15,12 +17,21 @@ from workbench.data import splits
 from workbench.data.doctor import leaked_rows
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.models.portable import read_description
-from workbench.specs.errors import UserError
-from workbench.training import building, results, run_folder
+from workbench.overrides import SOURCE, recipe_keys
+from workbench.recipe_files import LoadedRecipe
+from workbench.specs.errors import Problem, UserError
+from workbench.specs.recipe import Recipe
+from workbench.specs.weights import Preprocessing
+from workbench.training import building, machine, results, run_folder
+from workbench.training.answers import set_to_answer
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.interrupts import interruptible
 
 _OTHER_SETS = ("data.path=", "data.card=", "data.hub")
+_OF_PREPROCESSING = ("data.eval_resolution", "data.eval_resize", "data.eval_crop_share")
+_ACTS_OF_TRAIN = ("device", "precision", "channels_last")
+_IDLE_OF_DATA = ("batch_size", "resolution")
+_ACTING = "data.root and other data keys, " + ", ".join(f"train.{name}" for name in _ACTS_OF_TRAIN)
 
 
 def evaluate(
@@ -31,16 +42,18 @@ def evaluate(
     Args:
         path: A run folder or a model folder.
         split: `test` or `selection`.
-        overrides: Changes to the model's own recipe, such as `data.root=DIR`.
+        overrides: Changes to the model's own recipe, such as `data.root=DIR`. Pictures are prepared as the model says,
+            unless `data.eval_resolution`, `eval_resize` or `eval_crop_share` is among them.
         without_leaks: Also score without the images that a training image of this set is a copy of, or nearly.
 
     Returns:
         `{"model", "dataset", "split", "metric", "scores": {..., "n", "interval95"}, "test_openings", "stamps",
-        "ids_sha256"}`, the last of the images and labels that were scored;
-        with `without_leaks` also `"leaked"` (ids) and `"scores_without_leaks"`.
+        "preprocessing", "own_preprocessing", "ids_sha256"}`: how pictures were prepared and how the model says, and a
+        hash of the images and labels that were scored; with `without_leaks` also `"leaked"` (ids) and
+        `"scores_without_leaks"`.
 
     Raises:
-        UserError: No model there, no such images, or classes that are not the model's.
+        UserError: No model there, no such images, classes that are not the model's, or a key that does nothing here.
     """
     folder, description = read_description(path)
     stored = description["provenance"].get("recipe")
@@ -54,9 +67,12 @@ def evaluate(
     is_own_set = not any(text.removeprefix("--").startswith(_OTHER_SETS) for text in overrides)
     if without_leaks and not is_own_set:
         _refuse_leaks("another set than the run's own")
-    loaded = recipe_files.load_layers([(str(folder / "model.json"), stored)], overrides, "unnamed")
+    loaded = _loaded(str(folder / "model.json"), stored, overrides)
     classifier = EfficientNetClassifier.load(folder)
-    data = building.build_data(loaded.recipe, loaded.card, classifier.preprocessing)
+    own = classifier.preprocessing
+    changed = [key for key in _OF_PREPROCESSING if loaded.sources.get(key) == SOURCE]
+    preprocessing = _preprocessing(own, loaded.recipe) if changed else own
+    data = building.build_data(loaded.recipe, loaded.card, preprocessing)
     if data.classes != classifier.classes:
         odd = sorted(set(data.classes) ^ set(classifier.classes)) or ["the order"]
         raise UserError.of(
@@ -76,7 +92,7 @@ def evaluate(
     if split == splits.TEST:
         with disk_errors(folder):
             openings = run_folder.record_test_opening(folder, "evaluate", len(rows))
-    trainer = building.build_trainer(loaded.recipe, None, folder)
+    trainer = _trainer_for(classifier, loaded.recipe, folder)
     with interruptible():
         result = results.run_split(trainer, classifier, data, split)
     evaluation = {
@@ -87,6 +103,8 @@ def evaluate(
         "scores": result.scores(),
         "test_openings": openings,
         "stamps": list(data.table.stamps),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "own_preprocessing": dataclasses.asdict(own),
         "ids_sha256": _images_digest(data, rows),
     }
     if without_leaks:
@@ -94,6 +112,52 @@ def evaluate(
         evaluation["leaked"] = [data.table.ids[row] for row in leaked]
         evaluation["scores_without_leaks"] = result.without(leaked).scores() if len(leaked) < len(rows) else None
     return evaluation
+
+
+def _loaded(where: str, stored: dict[str, Any], overrides: Sequence[str]) -> LoadedRecipe:
+    """Return the model's recipe with changes, of which every one acts on an evaluation.
+
+    Raises:
+        UserError: Every mistake that was found.
+    """
+    idle, acting = [], []
+    for text in overrides:
+        section, _, name = (key := text.removeprefix("--").partition("=")[0]).partition(".")
+        acts = name in _ACTS_OF_TRAIN if section == "train" else section == "data" and name not in _IDLE_OF_DATA
+        if acts or key not in recipe_keys():
+            acting.append(text)
+        else:
+            remedy = "say data.eval_resolution" if key == "data.resolution" else "leave it out"
+            idle.append(Problem("evaluate", f"{key}, which only a fit acts on", _ACTING, remedy))
+    try:
+        loaded = recipe_files.load_layers([(where, stored)], acting, "unnamed")
+    except UserError as error:
+        raise UserError(*idle, *error.problems) from error
+    if idle:
+        raise UserError(*idle)
+    return loaded
+
+
+def _preprocessing(own: Preprocessing, recipe: Recipe) -> Preprocessing:
+    """Return the model's own preprocessing at the sizes that a recipe states; what it leaves open stays the model's."""
+    crop, share = recipe.data.eval_resolution or recipe.data.resolution or own.crop, recipe.data.eval_crop_share
+    made = own.at(crop, recipe.data.eval_resize or (round(crop / share) if share else None))
+    if made.resize < made.crop:
+        raise UserError.of(
+            "data.eval_resize",
+            f"{made.resize}, below the crop of {made.crop}",
+            f"{made.crop} or more",
+            "raise data.eval_resize or lower data.eval_resolution",
+        )
+    return made
+
+
+def _trainer_for(classifier: EfficientNetClassifier, recipe: Recipe, folder: Path) -> lightning.Trainer:
+    """Return the Trainer that scores a classifier, which is given its answering form."""
+    device = machine.accelerator(recipe.train.device)
+    precision = machine.choose_precision(recipe.train.precision, device)
+    set_to_answer(classifier, device, precision, recipe.train.channels_last)
+    return building.build_trainer(recipe, None, folder)
 
 
 def _images_digest(data: ImageDataModule, rows: np.ndarray) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from workbench.specs.errors import UserError
 
 _LIBRARIES = (
     "torch",
@@ -45,6 +50,39 @@ def choose_precision(precision: str, device: str) -> str:
         else:
             precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
     return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+
+
+def precisions(device: str) -> tuple[str, ...]:
+    """Return the precisions that the hardware computes in, the one that `train.precision: auto` takes first."""
+    usual = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}[choose_precision("auto", device)]
+    return (usual,) if usual == "fp32" else (usual, "fp32")
+
+
+def check_compiler(device: str) -> None:
+    """Check that torch.compile finds what it makes code with.
+
+    Raises:
+        UserError: No C++ compiler (CPU), or no Triton (GPU).
+    """
+    compilers = [os.environ.get("CXX"), "g++", "clang++"]
+    found = find_spec("triton") if device == "gpu" else any(name and shutil.which(name) for name in compilers)
+    if not found:
+        needed = "Triton, which comes with PyTorch" if device == "gpu" else "g++ or clang++, which torch.compile calls"
+        raise UserError.of("train.compile", "true", needed, "install it, or set train.compile=false")
+
+
+def available_memory_bytes() -> int | None:
+    """Return the memory that this process can still take without swapping, None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit, where there is one: "max" is none
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, limit - used)
+    return free
 
 
 def choose_workers(num_workers: int | None, is_cheap: bool) -> int:

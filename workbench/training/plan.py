@@ -19,7 +19,7 @@ from workbench.recipe_files import LoadedRecipe
 from workbench.specs.compared import resolve_backbone
 from workbench.specs.compared_weights import backbone_facts
 from workbench.specs.errors import UserError
-from workbench.specs.recipe import Expect
+from workbench.specs.recipe import Expect, Recipe
 from workbench.specs.recipe_optim import Optim
 from workbench.specs.rules import apply_rule
 from workbench.specs.weights import is_file
@@ -75,7 +75,7 @@ def plan(loaded: LoadedRecipe) -> Plan:
     resolution, preprocessing = building.preprocessing_for(recipe)
     backbone = total - by_stage["head"]
     images = lengths.total_steps * recipe.data.batch_size
-    micro = recipe.train.micro_batch_size or recipe.data.batch_size
+    micro = building.micro_batch_of(recipe)
     device = machine.accelerator(recipe.train.device)
     facts = [
         (
@@ -96,7 +96,7 @@ def plan(loaded: LoadedRecipe) -> Plan:
             f"{lengths.total_steps} steps = {lengths.total_steps / lengths.epoch_steps:.4g} epochs of "
             f"{lengths.epoch_steps} steps; {images:,} images seen",
         ),
-        ("batch", f"{recipe.data.batch_size} = {recipe.data.batch_size // micro} x {micro}"),
+        ("batch", _batch(recipe, micro)),
         ("weight decay", _decay(recipe.optim)),
         ("selection", _selection(recipe.data.train_on, lengths)),
         ("device", f"{device}, {machine.choose_precision(recipe.train.precision, device)}"),
@@ -117,13 +117,21 @@ def _group_row(group: dict[str, Any]) -> dict[str, Any]:
 def _sizes(loaded: LoadedRecipe) -> tuple[int, int, str, int | None]:
     """Return (training images, classes, where from, typical shorter side): from the card, or by listing the files."""
     recipe, card = loaded.recipe, loaded.card
-    stated = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction)
+    stated = card.training_images(recipe.data.train_on, recipe.data.holdout_fraction, recipe.data.train_fraction)
     if stated is not None and card.num_classes is not None and not recipe.data.allow_partial:
         return stated, card.num_classes, "by its card", card.native_pixels
     data = building.build_data(recipe, card)
     data.list_only()
     native = building.native_size(data) if recipe.train.rule != "none" else None
     return len(data.rows(splits.TRAIN)), data.num_classes, "as found on disk", native
+
+
+def _batch(recipe: Recipe, micro: int) -> str:
+    train, batch = recipe.train, recipe.data.batch_size
+    if train.micro_batch_size == "auto":
+        return f"{batch}, in micro-batches that fit in memory"
+    measured = "; layout, precision and compile measured first" if train.runtime == "auto" else ""
+    return f"{batch} = {batch // micro} x {micro}{measured}"
 
 
 def _decay(optim: Optim) -> str:

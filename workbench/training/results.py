@@ -94,7 +94,8 @@ def split_ids(data: ImageDataModule) -> dict[str, Any]:
     """Return the content of splits.json: the ids of every split and what must be known of them."""
     ids = {split: [data.table.ids[row] for row in data.rows(split)] for split in ("train", "selection", "test")}
     counts = {split: len(listed) for split, listed in ids.items()}
-    content = {"dataset": data.card.name, "train_on": data.train_on, "counts": counts, **ids}
+    trained = {"train_on": data.train_on, "train_fraction": data.train_fraction}
+    content = {"dataset": data.card.name, **trained, "counts": counts, **ids}
     labelled = "".join(f"{name}\0{label}\n" for name, label in sorted(zip(data.table.ids, _labels(data), strict=True)))
     content["labels_sha256"] = hashlib.sha256(labelled.encode()).hexdigest()
     return {**content, "dropped": list(data.dropped), "source": data.source, "stamps": list(data.table.stamps)}
@@ -139,13 +140,13 @@ def write_predictions(path: Path, result: SplitResult, data: ImageDataModule) ->
         _write_probabilities(path, result, data)
         return
     probabilities = result.logits.double().softmax(1)
-    own_rank = ranks(result.logits, result.targets)
-    rows = []
-    for i, (row, target) in enumerate(zip(result.rows.tolist(), result.targets.tolist(), strict=True)):
-        predicted = int(result.logits[i].argmax())
-        confidence, own = float(probabilities[i, predicted]), float(probabilities[i, target])
-        names = data.table.ids[row], data.classes[target], data.classes[predicted]
-        rows.append((*names, f"{confidence:.9g}", f"{own:.9g}", int(own_rank[i])))
+    predicted = result.logits.argmax(1)
+    confidence, own = (probabilities.gather(1, named[:, None]).ravel() for named in (predicted, result.targets))
+    columns = result.rows, result.targets, predicted, confidence, own, ranks(result.logits, result.targets)
+    rows = [
+        (data.table.ids[row], data.classes[target], data.classes[guess], f"{sure:.9g}", f"{true:.9g}", rank)
+        for row, target, guess, sure, true, rank in zip(*(column.tolist() for column in columns), strict=True)
+    ]
     run_folder.write_rows(path, PREDICTION_COLUMNS, rows)
 
 

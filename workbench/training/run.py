@@ -16,15 +16,19 @@ from workbench import card_files, recipe_files
 from workbench.atomic import disk_errors
 from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
+from workbench.data.pixel_choice import OFF, Choice
+from workbench.data.pixel_use import keep_pixels
 from workbench.specs.errors import UserError
 from workbench.specs.published import published_for
 from workbench.specs.recipe import Recipe
 from workbench.training import (
     building,
+    head_only,
     machine,
     results,
     run_folder,
     run_page,
+    runtime_recipe,
     tracking,
     tracking_artifacts,
     tracking_tables,
@@ -105,6 +109,8 @@ def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _F
     data = building.build_data(recipe, card_files.card_for(recipe))
     write_splits(folder, data)
     lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
+    recipe = runtime_recipe.settle(recipe, data, lengths, folder)
+    data.micro_batch_size = building.micro_batch_of(recipe)
     classifier = building.build_classifier(recipe, data, lengths)
     log.info(str(classifier.load_report or "no pretrained weights: training from random initialisation"))
     return _Fit(recipe, folder, data, lengths, classifier, console)
@@ -123,13 +129,12 @@ class _Fit:
         console: Console,
     ):
         self.recipe, self.folder, self.data, self.lengths = recipe, folder, data, lengths
+        self.feed = data  # or what hands out its features, see head_only.py
         self.classifier, self.console = classifier, console
         metric = data.metric
         checkpoints = folder / run_folder.CHECKPOINTS
         self.last = checkpoints / run_folder.LAST
-        self.monitor = StepMonitor(
-            recipe.track.log_every_steps, recipe.train.micro_batch_size or recipe.data.batch_size
-        )
+        self.monitor = StepMonitor(recipe.track.log_every_steps, building.micro_batch_of(recipe))
         self.best = BestWeights(checkpoints / run_folder.BEST, metric)
         decay = building.ema_decay(recipe, lengths.total_steps)
         self.average = WeightAverage(decay) if decay is not None else None
@@ -189,24 +194,36 @@ class _Fit:
         callbacks += [self.average] if self.average else []
         callbacks += [self.tracking.identity, LastCheckpoint(self.last)]
         trainer = building.build_trainer(self.recipe, self.lengths, self.folder, callbacks, loggers)
-        trainer.fit(self.classifier, datamodule=self.data, ckpt_path=self.last if resuming else None)
+        self.feed = head_only.feed(self.classifier, self.data, self.lengths, trainer.precision, step or 0)
+        self.keep_pixels(resuming)
+        trainer.fit(self.classifier, datamodule=self.feed, ckpt_path=self.last if resuming else None)
         if self.average is not None:
             self.average.swap(self.classifier)
+
+    def keep_pixels(self, resuming: bool) -> None:
+        """Decide how pictures are kept; a run that goes on keeps to what it began with."""
+        path, data = self.folder / run_folder.PIXELS, self.recipe.data
+        earlier = run_folder.read_json(path)
+        asked = OFF if resuming and earlier is None else data.prepare
+        steps = self.lengths.total_steps - getattr(self.feed, "through_step", 0)  # those that read images
+        epochs = steps / self.lengths.epoch_steps
+        choice = keep_pixels(self.data, asked, data.prepare_side, epochs, Choice(**earlier) if earlier else None)
+        run_folder.write_json(path, dataclasses.asdict(choice))
 
     def score(self) -> tuple[SplitResult | None, SplitResult | None]:
         """Choose the weights by selection, then open test, once."""
         trainer = building.build_trainer(self.recipe, None, self.folder)
         selection = test = None
         if len(self.data.rows(splits.SELECTION)):
-            selection = results.run_split(trainer, self.classifier, self.data, splits.SELECTION)
+            selection = results.run_split(trainer, self.classifier, self.feed, splits.SELECTION)
             earlier = self.best.best is not None and self.best.step != self.lengths.total_steps
             if self.recipe.train.pick == "best" and earlier and self.best.best > self.signed(selection):
                 self.best.load_into(self.classifier)
                 self.picked_step = self.best.step
-                selection = results.run_split(trainer, self.classifier, self.data, splits.SELECTION)
+                selection = results.run_split(trainer, self.classifier, self.feed, splits.SELECTION)
         if self.recipe.train.open_test and len(self.data.rows(splits.TEST)):
             self.openings = run_folder.record_test_opening(self.folder, "fit", len(self.data.rows(splits.TEST)))
-            test = results.run_split(trainer, self.classifier, self.data, splits.TEST)
+            test = results.run_split(trainer, self.classifier, self.feed, splits.TEST)
         return selection, test
 
     def signed(self, result: SplitResult) -> float:

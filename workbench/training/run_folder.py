@@ -22,7 +22,8 @@ RECIPE, COMMAND, ENVIRONMENT, SPLITS = "recipe.yaml", "command.txt", "environmen
 METRICS, RESULT, PREDICTIONS, LOG = "metrics.csv", "result.json", "predictions.csv", "log.txt"
 TEST_OPENINGS, PAGE, LOGITS = "test_openings.json", "report.html", "logits.safetensors"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.safetensors"
-WANDB = "wandb.json"
+WANDB, PIXELS = "wandb.json", "pixels.json"
+RUNTIME = "runtime.json"
 
 
 def create(runs_dir: str, recipe_name: str) -> Path:

@@ -1,0 +1,253 @@
+"""Pooled features of every image of a split, computed once and kept beside the prepared set.
+
+A kept file is named by a hash of all that decides what is in it: the weights' content, the architecture, the
+preprocessing, the stage, the precision, and the set with the ids of its rows. It carries that hash and one of its
+content, so that a damaged or a foreign file is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from workbench.data import splits
+from workbench.data.image_datamodule import ImageDataModule
+from workbench.models.tensor_files import read_tensors, save_tensors
+from workbench.specs.errors import UserError
+from workbench.training.classifier import EfficientNetClassifier
+
+log = logging.getLogger("workbench")
+FORMAT = 1
+"""Number of the layout of kept files and of how features are computed; another one is computed again."""
+FOLDER = "embeddings"
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The features of some images.
+
+    Args:
+        features: (N, F) float32, on the CPU.
+        targets: (N,) int64 classes; (N, classes) float32 of 0 and 1 in a multi-label set.
+        rows: (N,) int64 row of each image in the set's table.
+    """
+
+    features: Tensor
+    targets: Tensor
+    rows: np.ndarray
+
+    def take(self, positions: np.ndarray | Tensor) -> Embedded:
+        """Return those at some positions."""
+        positions = torch.as_tensor(positions)
+        return Embedded(self.features[positions], self.targets[positions], self.rows[positions.numpy()])
+
+
+def join(*parts: Embedded) -> Embedded:
+    """Return several, one after another."""
+    features, targets = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "targets"))
+    return Embedded(features, targets, np.concatenate([part.rows for part in parts]))
+
+
+def embedded_split(
+    classifier: EfficientNetClassifier,
+    data: ImageDataModule,
+    split: str,
+    *,
+    stage: str | None = None,
+    mirrored: bool = False,
+    precision: str = "32-true",
+    rows: np.ndarray | None = None,
+) -> Embedded:
+    """Return the features of a split, from a kept file where there is one; else pass every image through once.
+
+    Args:
+        classifier: The network, on the device where it should compute.
+        data: The set, with the preprocessing to use.
+        split: `train` (as `train_on` says), `selection` or `test`.
+        stage: Of which stage the pooled output is taken; that before the head if None.
+        mirrored: Of the pictures flipped left to right.
+        precision: Lightning's word, as `machine.choose_precision` returns it.
+        rows: Only these of the split's rows; in their order.
+
+    Raises:
+        UserError: No such stage, or images that do not decode.
+    """
+    rows = data.rows(split) if rows is None else rows
+    stage = check_stage(classifier, stage)
+    key = _key(classifier, data, stage, precision)
+    parts = []
+    for name in (splits.TRAIN, splits.SELECTION, splits.TEST):
+        whole = data.table.indices(name)
+        wanted = np.intersect1d(rows, whole)
+        if len(wanted):
+            made = _part(classifier, data, (name, whole, wanted), {**key, "mirrored": mirrored})
+            parts.append(made.take(np.flatnonzero(np.isin(made.rows, wanted))))
+    if not parts:
+        labels = _targets(data, np.array([], dtype=np.int64))
+        return Embedded(torch.zeros(0, classifier.net.num_features), labels, np.array([], dtype=np.int64))
+    joined = join(*parts)
+    order = np.argsort(joined.rows)
+    return joined.take(order[np.searchsorted(joined.rows, rows, sorter=order)])
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context that computes as a Trainer of this precision does."""
+    dtype = _AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def check_stage(classifier: EfficientNetClassifier, stage: str | None) -> str:
+    """Return the stage that is meant.
+
+    Raises:
+        UserError: There is no such stage before the head.
+    """
+    stages = classifier.net.stage_names[:-1]
+    if stage is not None and stage not in stages:
+        raise UserError.of("--stage", stage, ", ".join(stages), "name one of them, or leave --stage out")
+    return stage or stages[-1]
+
+
+def _targets(data: ImageDataModule, rows: np.ndarray) -> Tensor:
+    labels = torch.from_numpy(data.table.labels[rows])
+    return labels.float() if data.is_multi_label else labels
+
+
+def _key(classifier: EfficientNetClassifier, data: ImageDataModule, stage: str, precision: str) -> dict[str, object]:
+    """Return all that decides a feature but the image itself, as plain values."""
+    net, images = classifier.net, data.table.images
+    last = net.stage_names.index(stage)
+    weights = hashlib.sha256()
+    for name, tensor in net.features[: last + 1].state_dict().items():
+        weights.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        weights.update(_bytes_of(tensor))
+    if isinstance(images, np.ndarray):  # rendered: nothing else tells what is in them
+        source = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    else:
+        source = getattr(images, "fingerprint", "")
+    return {
+        "format": FORMAT,
+        "arch": dataclasses.asdict(net.scaling),
+        "bn_eps": net.batchnorm.eps,
+        "padding": net.padding,
+        "weights": weights.hexdigest(),
+        "preprocessing": dataclasses.asdict(data.preprocessing),
+        "stage": stage,
+        "precision": precision,
+        "set": data.card.name,
+        "source": source,
+    }
+
+
+def _bytes_of(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _part(
+    classifier: EfficientNetClassifier,
+    data: ImageDataModule,
+    part: tuple[str, np.ndarray, np.ndarray],
+    key: dict[str, object],
+) -> Embedded:
+    """Return the features of one of the set's splits, or of the rows wanted if the whole of it is not worth it."""
+    split, whole, wanted = part
+    folder = (data.prepared_root or data.root / "prepared") / FOLDER
+    rows, place = whole, _Place(folder, data, split, whole, key)
+    kept = place.read()
+    if kept is None and 2 * len(wanted) < len(whole):
+        rows, place = wanted, _Place(folder, data, split, wanted, key)
+        kept = place.read()
+    if kept is None:
+        with place.alone():
+            kept = place.read(tell=False)
+            if kept is None:  # still: another process may have made it meanwhile
+                kept = _embed(classifier, data, split, rows, key)
+                place.write(kept)
+    return Embedded(kept, _targets(data, rows), rows)
+
+
+class _Place:
+    """The file of some rows' features; where it cannot be written, the features are made anew each time."""
+
+    def __init__(self, folder: Path, data: ImageDataModule, split: str, rows: np.ndarray, key: dict[str, object]):
+        ids = hashlib.sha256("\0".join(data.table.ids[row] for row in rows).encode()).hexdigest()
+        text = json.dumps({**key, "ids": ids}, sort_keys=True, default=str)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self.path = folder / f"{data.card.name}-{split}-{self.digest[:20]}.safetensors"
+        self.count = len(rows)
+
+    def read(self, tell: bool = True) -> Tensor | None:
+        """Return the features, or None if there are none, or others, or damaged ones."""
+        if not self.path.is_file():
+            return None
+        try:
+            tensors = read_tensors(self.path, FOLDER)
+        except UserError:
+            tensors = {}
+        features = tensors.get("features")
+        is_sound = features is not None and features.ndim == 2 and len(features) == self.count
+        if is_sound and bytes(tensors["digest"].tolist()) == self._digest(features):
+            return features
+        if tell:
+            log.info("%s is damaged: its features are computed again", self.path)
+        return None
+
+    def write(self, features: Tensor) -> None:
+        """Keep the features."""
+        digest = torch.tensor(list(self._digest(features)), dtype=torch.uint8)
+        try:
+            save_tensors(self.path, {"features": features, "digest": digest})
+        except OSError as error:
+            log.info("embeddings are not kept: %s: %s", self.path, error.strerror or error)
+
+    def _digest(self, features: Tensor) -> bytes:
+        return hashlib.sha256(self.digest.encode() + _bytes_of(features).tobytes()).digest()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold a lock that ends with the process; without one where nothing can be written."""
+        lock = FileLock(self.path.with_name(f".{self.path.stem}.lock"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _embed(
+    classifier: EfficientNetClassifier, data: ImageDataModule, split: str, rows: np.ndarray, key: dict[str, object]
+) -> Tensor:
+    """Pass images through the network up to a stage: (N, F) float32, on the CPU."""
+    net, device = classifier.net, next(classifier.net.parameters()).device
+    log.info("embedding %d %s images%s", len(rows), split, ", mirrored" if key["mirrored"] else "")
+    was_training = net.training
+    net.eval()
+    found = []
+    try:
+        with torch.inference_mode(False), torch.no_grad(), autocast(device, key["precision"]):
+            for batch in data.eval_dataloader(split, rows):
+                batch = data.on_before_batch_transfer(batch, 0)
+                images = batch.images.to(device, non_blocking=True)
+                batch = batch._replace(images=images.flip(-1) if key["mirrored"] else images)
+                images = data.on_after_batch_transfer(batch, 0).images
+                found.append(net.embed_stage(images, key["stage"]).float().cpu())
+    finally:
+        net.train(was_training)
+    return torch.cat(found)
