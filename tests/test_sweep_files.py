@@ -9,7 +9,8 @@ import yaml
 
 from workbench import shipped
 from workbench.specs.errors import UserError
-from workbench.specs.recipe import Phase, Recipe
+from workbench.specs.recipe import Recipe
+from workbench.specs.recipe_train import Phase
 from workbench.sweeps.commands import settings, trial_command
 from workbench.sweeps.parameters import Parameter, grid, read_parameter
 from workbench.sweeps.sweep_files import read_sweep

@@ -2,7 +2,8 @@
 
 The command line's help, `show --keys` and the error texts print the sentences written here. How a recipe file is
 found, read and merged is in `workbench/recipe_files.py`; the checks across keys are in `recipe_checks.py`; how one key
-is declared, in `recipe_key.py`; the sections `optim` and `schedule`, in `recipe_optim.py`.
+is declared, in `recipe_key.py`; the sections `optim` and `schedule`, in `recipe_optim.py`; `train`, in
+`recipe_train.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from workbench.specs.card import Source
 from workbench.specs.recipe_key import KORNBLITH, PAPER, TPU, key
 from workbench.specs.recipe_optim import Optim, Schedule
+from workbench.specs.recipe_train import Train
 
 
 @dataclass
@@ -176,75 +178,6 @@ class Augment:
         1.0, "Share of batches that mixup or cutmix touches, where one is on.", unit="fraction", span=(0, 1)
     )
     label_smoothing: float = key(0.0, "Share of the target spread over all classes.", span=(0, 0.9))
-
-
-@dataclass
-class Phase:
-    """One part of a fit. The last phase may leave its length out and takes what remains."""
-
-    train: str = key(
-        "all",
-        "What trains: all, head, or the first stage that does (stem, stage1...stage7, top) up to the head.",
-    )
-    epochs: float | None = key(None, "Length.", unit="epochs", span=(0, 100_000))
-    steps: int | None = key(None, "Length, in steps.", unit="steps", span=(0, 100_000_000))
-    lr: float | None = key(None, "Peak rate in this phase; null: optim.lr.", span=(0, 100))
-
-
-@dataclass
-class Train:
-    """Length, phases, numerics, averaging, choosing."""
-
-    total_epochs: float | None = key(None, "Length of the fit.", unit="epochs", span=(0, 100_000))
-    total_steps: int | None = key(None, "Length of the fit, in steps.", unit="steps", span=(0, 100_000_000))
-    rule: str = key(
-        "none",
-        "Settings by the number and size of the images, in place of what earlier layers state (`specs/rules.py`).",
-        choices=("none", "any", "bit_hyperrule"),
-    )
-    rule_keeps: list[str] | None = key(
-        None, "Keys that the rule leaves alone; null: those stated by its own layer or a later one."
-    )
-    phases: list[Phase] = key([], "Parts of the fit, in order; empty: everything trains all the time.")
-    micro_batch_size: int | str | None = key(
-        None,
-        "Images per forward pass, accumulated to data.batch_size; null: the whole batch at once; auto: what fits in "
-        "memory. BatchNorm sees one micro-batch at a time.",
-        span=(1, 65536),
-        choices=("auto",),
-    )
-    precision: str = key(
-        "auto",
-        "auto: bf16 autocast where the hardware computes in it, else fp32.",
-        choices=("auto", "fp32", "bf16", "fp16"),
-    )
-    channels_last: bool = key(True, "Memory layout of activations.")
-    compile: bool = key(False, "Train by torch.compile: minutes before the first step, then shorter steps.")
-    runtime: str = key(
-        "stated",
-        "auto: measure layout, precision (if auto), compile and micro-batch (if null) here, take the fastest. Results "
-        "then depend on the machine in their last digits, by micro-batches in more.",
-        choices=("stated", "auto"),
-    )
-    seed: int = key(0, "Seed of initialisation, order, augmentation and dropout.", span=(0, 2**31 - 1))
-    device: str = key("auto", "Where to train.", choices=("auto", "cpu", "gpu"))
-    ema_half_life_fraction: float | None = key(
-        None,
-        "Half-life of the weights' moving average as a share of all steps (BatchNorm statistics included); null: off.",
-        unit="fraction",
-        span=(0.0001, 1),
-    )
-    ema_decay: float | None = key(
-        None,
-        "The same as a decay per step, for recipes that state one; null: off.",
-        source=TPU,
-        span=(0, 0.999999),
-    )
-    num_validations: int = key(
-        20, "Evaluations on the selection split over the fit; at most one per epoch.", span=(1, 100_000)
-    )
-    pick: str = key("best", "Which weights are kept: best on the selection split, or last.", choices=("best", "last"))
-    open_test: bool = key(True, "Evaluate the test split once, at the end; false while choosing settings.")
 
 
 @dataclass

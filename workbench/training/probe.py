@@ -25,7 +25,8 @@ from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import HIGHER_IS_BETTER, LOSS
-from workbench.specs.recipe import Phase, Recipe
+from workbench.specs.recipe import Recipe
+from workbench.specs.recipe_train import Phase
 from workbench.training import building, machine, run_folder
 from workbench.training.building import Lengths
 from workbench.training.embeddings import Embedded, autocast, check_stage, embedded_split, join
