@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 # A stamp per set of extras: a second `make` installs nothing unless the pins changed.
 $(VENV)/base.stamp: pyproject.toml constraints.txt
@@ -23,10 +23,13 @@ install: $(VENV)/base.stamp ## make .venv with the pinned packages
 quickstart: $(VENV)/base.stamp ## fine-tune a small backbone on an embedded set: offline, about two minutes on 2 cores
 	$(RUN) -m workbench fit --recipe recipes/quickstart.yaml
 
-test: $(VENV)/dev.stamp ## lint, then run the whole test suite (offline)
+test: $(VENV)/dev.stamp ## lint, then run the test suite, but for its slow tests (offline)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/dev.stamp ## run the tests that take over ten seconds each
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile -m slow --timeout 1800
 
 format: $(VENV)/dev.stamp ## format and fix the code
 	$(RUN) -m ruff format .
@@ -35,4 +38,4 @@ format: $(VENV)/dev.stamp ## format and fix the code
 clean: ## remove build leftovers (keeps .venv, runs and data)
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 
-.PHONY: help install quickstart test format clean
+.PHONY: help install quickstart test test-slow format clean

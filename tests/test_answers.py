@@ -1,13 +1,16 @@
 """Answers: a network's answering form, pictures decoded ahead, preprocessing given for one evaluation."""
 
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
 from workbench import EfficientNetClassifier, evaluate, load_model
@@ -182,6 +185,24 @@ def test_answers_are_set_up_by_device_and_precision(monkeypatch):
     assert all(next(net.parameters()).is_contiguous(memory_format=torch.channels_last) for net in nets.values())
 
 
+def test_arrays_of_any_memory_order_are_answered_and_other_mistakes_are_told(classifier, tmp_path):
+    (picture,) = pictures(1)
+    turned = picture[..., ::-1]  # as from BGR; its strides are negative
+    assert classifier.predict([turned]) == classifier.predict([turned.copy()])
+    file = tmp_path / "one.png"
+    Image.fromarray(picture).save(file)
+    for one in (str(file), file, picture):
+        with pytest.raises(UserError, match=r"a list of pictures(.|\n)*\[picture\]"):
+            classifier.predict(one)
+    odd = [picture[..., 0], np.dstack([picture, picture[..., :1]]), picture.astype(np.float32), picture[:0]]
+    for array in odd:
+        with pytest.raises(UserError, match=r"array of (.|\n)*\(height, width, 3\) of uint8") as error:
+            classifier.predict([array])
+        assert f"{array.shape} of {array.dtype}" in str(error.value)
+        with pytest.raises(UserError):
+            classifier.preprocess(array)
+
+
 # ---- evaluate: preprocessing of one evaluation, and keys that do nothing --------------------------------------------
 
 
@@ -235,10 +256,11 @@ def test_sizes_that_contradict_are_refused(finished_run, tmp_path):
 
 def test_keys_that_do_nothing_here_are_refused_all_at_once(finished_run):
     given = ["optim.lr=3", "--model.arch=b3", "data.resolution=64", "train.total_epochs=9", "data.batch_size=4"]
+    given += ["data.prepare=raw", "data.prepare_side=300"]
     with pytest.raises(UserError) as error:
         evaluate(finished_run.folder, "selection", [*given, "train.precision=fp32", "data.num_workers=0"])
     told = str(error.value)
-    assert len(error.value.problems) == 5
+    assert len(error.value.problems) == 7
     for text in given:
         assert text.removeprefix("--").partition("=")[0] + ", which only a fit acts on" in told
     assert "say data.eval_resolution" in told
@@ -250,6 +272,8 @@ def test_keys_that_do_nothing_here_are_refused_all_at_once(finished_run):
         "optim.nonsense = 3",
         "32, smaller than the evaluation crop of 40",
     ]
+    with pytest.raises(UserError, match=r"train\.channels_last, which only a GPU's answers depend on"):
+        evaluate(finished_run.folder, "selection", ["train.channels_last=false", "train.device=cpu"])
     assert evaluate(finished_run.folder, "selection", ["train.precision=fp32", "train.device=cpu"])["scores"]["n"] == 12
 
 
@@ -292,6 +316,10 @@ def test_predict_answers_as_the_plain_network_does(finished_run, folder_set, tmp
             assert (path, int(told_rank), told_name) == (str(file), rank, name)
             assert float(told) == pytest.approx(probability, abs=1e-5)
     monkeypatch.setattr(predict_verb, "TOLD_SECONDS", 0.0)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))  # no UTF-8
+    shutil.copy(files[0], odd)
+    assert runner.invoke(app, ["predict", str(finished_run.folder), str(odd), "--out", str(out)]).exit_code == 0
+    assert out.read_text().splitlines()[1].startswith(f"{tmp_path}/caf\\xe9.png,1,")
     slow = runner.invoke(app, arguments)
     assert re.search(r"12 pictures in \d+\.\d s: \d+\.\d images/s", slow.stderr)
     assert "images/s" not in slow.stdout

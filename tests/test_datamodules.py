@@ -66,6 +66,12 @@ def test_evaluation_loaders_hold_every_image_once_in_order(folder_set):
         assert len(rows) == count
 
 
+def test_fewer_images_than_a_batch_are_refused(folder_set, tmp_path):
+    data = module(folder_set, batch_size=43)
+    with pytest.raises(UserError, match=r"43, but the training split has 42 images(.|\n)*lower data\.batch_size"):
+        quiet_trainer(tmp_path).fit(EfficientNetClassifier("tiny", 3), datamodule=data)
+
+
 @pytest.mark.parametrize(
     "augment", [{"mixup_alpha": 1.0}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 1, "cutmix_alpha": 1}]
 )

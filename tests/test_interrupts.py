@@ -91,7 +91,7 @@ def test_a_stop_while_the_settings_are_made_leaves_nothing_and_promises_nothing(
 
 
 def test_a_stop_after_the_result_is_a_finished_fit(tiny_recipe, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(training_run._Fit, "tell_wandb", terminated)
+    monkeypatch.setattr(training_run.tracking_end, "tell", terminated)
     options = ["train.total_epochs=1", "train.num_validations=1", "track.wandb=offline"]
     code, said = fit_verb(monkeypatch, capfd, "--recipe", tiny_recipe, *options)
     (run,) = (tmp_path / "runs" / "tiny").iterdir()

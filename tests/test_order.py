@@ -42,6 +42,15 @@ def test_epochs_follow_a_trainers_steps():
     assert [{epoch for batch in batches for epoch, _ in batch} for _ in range(4)] == [{0}, {1}, {1}, {2}]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_within_an_epoch_they_begin_where_a_trainer_stands(rank):
+    whole = list(EpochBatches(43, 8, 2, 0, rank, 2))
+    batches = EpochBatches(43, 8, 2, 0, rank, 2)
+    batches.follow(lambda: 3, accumulate=2)
+    assert list(batches) == whole[3 * 2 :]
+    assert len(whole) == 5 * 2
+
+
 def test_seeds_differ(folder_set):
     orders = {tuple(EpochBatches(50, 10, 10, seed).permutation().tolist()) for seed in range(5)}
     assert len(orders) == 5

@@ -127,7 +127,9 @@ def test_evaluation_is_bit_equal_and_training_shows_the_same_regions(photos, tmp
 def test_a_centre_crop_is_kept_as_evaluation_leaves_it(photos, tmp_path):
     options = {"augment": {"crop": "center", "policy": "none", "mixup_alpha": 0.0}}
     plain, kept = module(photos, tmp_path, **options), module(photos, tmp_path, **options)
-    keep_pixels(kept, "jpeg", None, 9)  # evaluation's pictures are never encoded
+    choice = keep_pixels(kept, "jpeg", None, 9)  # evaluation's pictures are never encoded
+    assert choice.kind == "raw"
+    assert "centre crops are never kept as JPEGs" in choice.reason
     one, other = plain.train_dataloader().dataset, kept.train_dataloader().dataset
     assert kept.pixels["train"].kept.form == "raw"
     assert all(torch.equal(one[1, i][0], other[1, i][0]) for i in range(len(one)))
@@ -227,10 +229,10 @@ def test_a_folder_that_cannot_be_written_turns_auto_off(photos, tmp_path, monkey
 
 
 def test_auto_weighs_epochs_disk_and_memory(photos, tmp_path, monkeypatch):
-    def chosen(epochs=9, free=10**12, memory=10**12, asked="auto"):
+    def chosen(epochs=9, free=10**12, memory=10**12, asked="auto", **augment):
         monkeypatch.setattr(pixel_choice.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
         monkeypatch.setattr(pixel_choice, "available_memory", lambda: memory)
-        data = module(photos, tmp_path)
+        data = module(photos, tmp_path, augment=augment)
         choice = keep_pixels(data, asked, 64, epochs)
         for path in stores(tmp_path):
             path.unlink()
@@ -240,6 +242,9 @@ def test_auto_weighs_epochs_disk_and_memory(photos, tmp_path, monkeypatch):
     assert chosen(epochs=4) == ("off", "4 epochs, and it pays from 5")
     assert chosen(memory=100)[0] == "jpeg"
     assert "over half of the" in chosen(memory=100)[1]
+    kind, reason = chosen(memory=100, crop="center", policy="none")
+    assert kind == "off"  # JPEGs would be raw crops by another name, and not fit either
+    assert reason.endswith("centre crops are never kept as JPEGs")
     spare = pixel_choice.SPARE_BYTES
     kind, reason = chosen(free=spare + 100)
     assert kind == "off"

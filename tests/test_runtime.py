@@ -114,6 +114,16 @@ def test_measurements_are_kept_by_key_and_damaged_ones_are_measured_again(tmp_pa
     runtime.write_cache(runtime.cache_file(key), key, measured)
 
 
+def test_what_was_measured_for_other_settings_does_not_overrule_stated_ones():
+    faster = [Measured(dataclasses.replace(STATED, precision="fp32", micro_batch_size=size), 0.1) for size in (64, 16)]
+    asked = []
+    plan = question(precisions=("bf16",))
+    found = search(plan, times(len_1, asked), faster)
+    assert {(one.runtime.precision, one.runtime.micro_batch_size) for one in found} == {("bf16", 64)}
+    assert choose(found, plan).runtime == STATED
+    assert [bound for _, bound in asked] == [None, pytest.approx(runtime.WORSE)]  # nor do they set the bound
+
+
 # ---- memory --------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +207,23 @@ def test_auto_writes_what_it_chose_and_leaves_the_fit_as_the_same_settings_state
     assert all(torch.equal(a[name], b[name]) for name in a)
     again = run(tiny_recipe, "train.runtime=auto")
     assert json.loads((again.folder / "runtime.json").read_text())["from_cache"] == 2
+
+
+def test_a_stated_precision_and_micro_batch_win_over_kept_measurements(tiny_recipe, cache, monkeypatch):
+    def measured(subject, one, give_up):
+        return Measured(one, one.micro_batch_size / (2 if one.precision == "fp32" else 1))
+
+    monkeypatch.setattr(runtime_trial, "measure", measured)
+    monkeypatch.setattr(machine, "precisions", lambda device: ("fp32", "bf16"))
+    monkeypatch.setattr(runtime, "FEWEST_IMAGES", 2)
+
+    def chosen(*overrides):
+        kept = json.loads((run(tiny_recipe, "train.runtime=auto", *overrides).folder / "runtime.json").read_text())
+        return kept["runtime"]["precision"], kept["runtime"]["micro_batch_size"], kept["from_cache"]
+
+    assert chosen() == ("fp32", 2, 0)
+    assert chosen("train.precision=bf16", "train.micro_batch_size=4") == ("bf16", 4, 0)
+    assert chosen() == ("fp32", 2, 6 + 2)  # what answered another question was kept
 
 
 def test_a_run_goes_on_with_what_it_chose(tiny_recipe, cache, monkeypatch):

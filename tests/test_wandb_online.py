@@ -168,7 +168,6 @@ def stop_after(monkeypatch, epoch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(monitor.LastCheckpoint, "write", write_and_stop)
-    monkeypatch.setattr(monitor.LastCheckpoint.__init__, "__defaults__", (0.0,))
 
 
 @pytest.mark.parametrize("keeps", ["wandb.json", "checkpoint"])

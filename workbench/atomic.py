@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +23,24 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.part")
     try:
         yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(beside)
         os.replace(beside, path)
+        sync(path.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or a folder's list of names, is on the disk and outlives a power failure."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no such call for folders
+            raise
+    finally:
+        os.close(number)
 
 
 @contextlib.contextmanager
@@ -56,7 +69,7 @@ def disk_errors(where: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
         if remedy is None and not isinstance(error, FileExistsError | NotADirectoryError):
             raise
         raise UserError.of(
-            error.filename or where,
+            error.filename2 or error.filename or where,
             error.strerror or error,
             "a folder that can be written, with room",
             remedy or elsewhere,

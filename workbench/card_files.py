@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from workbench.specs.card import LAYOUTS, SOURCE_KINDS, DatasetCard
 from workbench.specs.errors import Problem, UserError, suggestion
 from workbench.specs.filling import fill
 from workbench.specs.metric_names import SINGLE_LABEL
+from workbench.specs.printable import MOST_LETTERS, odd_name
 from workbench.specs.recipe import Recipe
 
 
@@ -43,7 +46,7 @@ def load_card(name: str) -> DatasetCard:
     path = Path(name) if name.endswith(".yaml") else shipped.CARDS / f"{name}.yaml"
     known = list_cards()
     # Only a plain name is looked up in the shipped folder, so that no name can walk out of it.
-    if not path.is_file() or (not name.endswith(".yaml") and name not in known):
+    if not os.path.isfile(path) or (not name.endswith(".yaml") and name not in known):
         remedy = suggestion(name, known, "see `workbench list datasets`") if name else "add data.card=NAME"
         raise UserError.of("data.card", name or "nothing", ", ".join(known) + ", or a .yaml file", remedy)
     card, problems = DatasetCard(name=path.stem), []
@@ -71,6 +74,19 @@ def _mistakes(card: DatasetCard, path: Path) -> list[Problem]:
         if source.kind == "torchvision" and not source.dataset:
             remedy = "add `dataset: Flowers102`, or what the class is called"
             found.append(Problem(f"{where}.dataset", "nothing", "a class of torchvision.datasets", remedy))
+    if re.search(r"[/\\]", card.name) or card.name in ("", ".", "..") or odd_name(card.name):
+        found.append(Problem(f"{path}: name", f"{card.name!r:.80}", "a name that can be a folder's", "choose another"))
+    lists = [name for source in card.sources for name in (source.md5_list, source.test_list)]
+    for inner in filter(None, [card.folder, *lists]):
+        if Path(inner).is_absolute() or ".." in Path(inner).parts:
+            allowed = "a path that stays inside data.root, or inside the copy"
+            found.append(
+                Problem(str(path), f"{inner!r:.80}", allowed, "give data.root or data.path on the command line")
+            )
+    odd = [f"{name!r:.80}, {why}" for name in card.classes if (why := odd_name(name))]
+    if odd:
+        allowed = f"names in one line, of at most {MOST_LETTERS} letters"
+        found.append(Problem(f"{path}: classes", odd[0], allowed, "correct the name"))
     twice = [name for name, count in Counter(card.classes).items() if count > 1]
     if twice:
         found.append(Problem(f"{path}: classes", f"{', '.join(twice)} twice", "each name once", "tell the names apart"))

@@ -56,8 +56,10 @@ def _value(raw: str, hint: Any) -> Any:
         quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\""
         return raw[1:-1] if quoted else raw
     try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"] if raw else None
-    except (YAMLError, OmegaConfBaseException, ValueError):
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]))["value"] if raw else None
+        str(value)  # as in shipped.py
+        return value
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError):
         return raw
 
 

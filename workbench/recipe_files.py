@@ -67,7 +67,7 @@ def find_recipe(name: str, beside: Path | None = None, but: Path | None = None) 
     if plain in known:
         candidates.append(shipped.RECIPES / f"{plain}.yaml")
     for path in candidates:
-        if path.is_file() and not (but and path.samefile(but)):
+        if os.path.isfile(path) and not (but and path.samefile(but)):
             return path
     raise UserError.of(
         "recipe",

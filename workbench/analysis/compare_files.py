@@ -12,6 +12,7 @@ from typing import Any
 from workbench.analysis.report_checks import check_run
 from workbench.specs.errors import UserError
 from workbench.training import run_folder
+from workbench.training.csv_cells import restored
 
 _COLUMNS = ("class", "predicted", "confidence", "class_probability", "class_rank")
 _NEEDED = {"recipe": str, "arch": str, "dataset": str, "metric": str, "stamps": list, "test": dict}
@@ -98,7 +99,8 @@ def _predictions(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+            columns = reader.fieldnames = [restored(name) for name in reader.fieldnames or []]
+            rows = [{name: _text(cell) for name, cell in row.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, error, "a readable CSV file in UTF-8") from error
     if not rows or "id" not in columns or len({row["id"] for row in rows}) < len(rows):
@@ -111,6 +113,10 @@ def _predictions(path: Path) -> list[dict[str, str]]:
             given = f"line {line}, {row['id']}: cells are missing, or are not the shares and ranks that they should be"
             raise _damaged(path, given, "what `fit` writes")
     return rows
+
+
+def _text(cell: Any) -> Any:
+    return restored(cell) if isinstance(cell, str) else cell  # not where a row is too long or too short
 
 
 def _is_sound(row: dict[str, str]) -> bool:

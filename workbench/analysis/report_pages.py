@@ -13,8 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from workbench.atomic import replacing
+from workbench.training.csv_cells import defused
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _PNG = "data:image/png;base64,"
 
 
@@ -86,7 +86,7 @@ def to_html(title: str, sections: Iterable[Section], template: str, picture: Pat
 
 
 def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str]) -> None:
-    """Write rows (dataclasses or mappings) as CSV; a text that a spreadsheet would take for a formula is quoted."""
+    """Write rows (dataclasses or mappings) as CSV; a text that a spreadsheet would take for a formula is defused."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -96,6 +96,4 @@ def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str]) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return "'" + value if value.startswith(_FORMULA) else value
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return f"{value:.6g}" if isinstance(value, float) else defused(value)

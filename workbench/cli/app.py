@@ -5,16 +5,24 @@ Exit codes: 0 done, 1 our fault (a traceback), 2 the user's mistake, 130 interru
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import sys
+import traceback
+from collections.abc import Iterator
 
 import click
 
 from workbench import __version__
+from workbench.specs.confidential import without_secrets
 from workbench.specs.errors import UserError
+from workbench.specs.printable import printable
 
 VERBS = {
     "fit": "train by a recipe; `--plan` only says what would happen",
+    "replay": "do the step again at which a loss was not finite: which layer breaks first",
     "probe": "solve for a linear head on embeddings; nearest neighbours, few images per class",
     "sweep": "search by a W&B sweep file, here; `--final` then retrains the best and opens test",
     "evaluate": "score a finished run or model again",
@@ -27,7 +35,7 @@ VERBS = {
     "report": "put finished runs beside the paper's tables",
     "compare": "two runs on the same test images: what differs, and whether it is more than chance",
     "profile": "count and time networks beside what the paper prints",
-    "list": "list recipes, archs, weights or datasets",
+    "list": "list recipes, archs, weights, datasets or runs",
 }
 
 
@@ -60,20 +68,42 @@ def app() -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        app(standalone_mode=False)
+        with _names_that_fit():
+            app(standalone_mode=False)
     except UserError as error:
         count = len(error.problems)
         print(f"{count} mistake{'s' if count > 1 else ''}:", file=sys.stderr)
-        print("\n".join(str(problem) for problem in error.problems), file=sys.stderr)
+        _say("\n".join(str(problem) for problem in error.problems))
         sys.exit(2)
     except click.UsageError as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        _say(shown.getvalue().rstrip())
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception:  # our fault; Python would show it too, with every secret and control character that is in it
+        _say(traceback.format_exc().rstrip())
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _names_that_fit() -> Iterator[None]:
+    """Say of a file or folder, wherever it was named, that no disk takes such a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        given = f"a name of {len(str(error.filename))} characters"
+        raise UserError.of(f"{error.filename!s:.80}...", given, "at most 255 between slashes", "shorten it") from error
+
+
+def _say(text: str) -> None:
+    print(printable(without_secrets(text)), file=sys.stderr)
 
 
 SETTINGS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}

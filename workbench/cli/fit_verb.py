@@ -11,6 +11,9 @@ from workbench import recipe_files
 from workbench.cli.app import SETTINGS
 from workbench.specs.errors import UserError
 
+_WITH_RESUME = ("train.devices=", "train.num_nodes=", "train.micro_batch_size=")
+"""What may change when a run goes on: how many processes do it, and how many images at once each."""
+
 
 @click.command(context_settings=SETTINGS)
 @click.option("--recipe", "recipe_name", metavar="FILE", help="A recipe file, or the name of a shipped one.")
@@ -41,8 +44,9 @@ def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: 
             raise UserError.of(
                 "fit", f"--resume {resume}", "an unfinished run", "this run is finished: see report.html"
             )
-        if overrides:
-            raise UserError.of("fit", " ".join(overrides), "no overrides with --resume", "a run keeps its own recipe")
+        if others := [text for text in overrides if not text.removeprefix("--").startswith(_WITH_RESUME)]:
+            allowed = f"with --resume only {', '.join(_WITH_RESUME)}..."
+            raise UserError.of("fit", " ".join(others), allowed, "leave it out: a run keeps its own recipe")
         recipe_name = str(folder / run_folder.RECIPE)
     loaded = recipe_files.load(recipe_name, overrides)
     if plan:
@@ -50,19 +54,36 @@ def command(recipe_name: str | None, resume: str | None, plan: bool, overrides: 
 
         print_plan(loaded)
         return
+    if folder is None and (folder := _requeued(loaded.recipe)):
+        loaded = recipe_files.load(str(folder / "recipe.yaml"), ())
     _fit(loaded.recipe, folder)
+
+
+def _requeued(recipe: recipe_files.Recipe) -> Path | None:
+    """Return the run that this job began before SLURM started it again."""
+    from workbench.training.slurm import run_to_go_on_with
+
+    folder = run_to_go_on_with(recipe.track.runs_dir, recipe.about.name or "unnamed")
+    if folder is not None:
+        print(f"SLURM has started this job again: going on with {folder}", file=sys.stderr)
+    return folder
 
 
 def _fit(recipe: recipe_files.Recipe, folder: Path | None) -> None:
     from workbench.cli.tables import print_result
+    from workbench.training import ranks
     from workbench.training.interrupts import Interrupted
     from workbench.training.run import fit
+    from workbench.training.slurm import requeue
 
     try:
         outcome = fit(recipe, resume=folder)
     except Interrupted as stop:
         advice = f"go on with: python -m workbench fit --resume {stop.folder}"
         print(f"{stop.how}; {advice if stop.folder else 'nothing had begun, nothing is kept'}", file=sys.stderr)
+        if told := requeue(stop.by):
+            print(told, file=sys.stderr)
         sys.exit(130)
-    print_result(outcome.result)
-    print(outcome.folder)
+    if ranks.is_first():
+        print_result(outcome.result)
+        print(outcome.folder)

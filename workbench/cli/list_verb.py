@@ -1,8 +1,9 @@
-"""`workbench list`: what recipes, architectures, weights and datasets there are. Without torch."""
+"""`workbench list`: what recipes, architectures, weights, datasets and runs there are. Without torch."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,9 @@ from workbench.specs import weights
 from workbench.specs.architectures import ARCHS, count_madds, count_parameters
 from workbench.specs.compared import FAMILIES, NOT_BUILT
 from workbench.specs.compared_weights import COMPARED_WEIGHTS
+from workbench.specs.errors import UserError
 from workbench.specs.paper_models import paper_model, printed
+from workbench.specs.printable import printable
 
 
 def _recipes() -> list[dict[str, Any]]:
@@ -93,23 +96,42 @@ def dataset_rows() -> list[dict[str, Any]]:
     ]
 
 
+def _runs(folder: str) -> list[dict[str, Any]]:
+    from workbench.analysis.run_list import list_runs
+
+    return list_runs(Path(folder))
+
+
 _LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "compared": _compared, "datasets": dataset_rows}
+_RUNS = "runs"
 
 
 @click.command()
-@click.argument("what", type=click.Choice(list(_LISTS)))
+@click.argument("what", type=click.Choice([*_LISTS, _RUNS]))
+@click.argument("folder", required=False, metavar="[DIR]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(what: str, as_json: bool) -> None:
-    """List recipes, archs, networks the paper compares with, weights or datasets."""
-    print_rows(_LISTS[what](), as_json)
+def command(what: str, folder: str | None, as_json: bool) -> None:
+    """List recipes, archs, networks the paper compares with, weights, datasets, or the runs in a folder.
+
+    \b
+    workbench list recipes
+    workbench list runs                 (those in runs/, finished or not)
+    workbench list runs sweeps/flowers --json
+    """  # noqa: D301 - click needs the character that \b stands for
+    if folder is not None and what != _RUNS:
+        raise UserError.of(f"list {what}", folder, "a folder only after `list runs`", f"leave {folder} out")
+    print_rows(_runs(folder or _RUNS) if what == _RUNS else _LISTS[what](), as_json)
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print rows with the same keys as a table, or as JSON."""
+    """Print rows with the same keys as a table, or as JSON; nothing in them can move the cursor."""
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    texts = [[("" if v is None else str(v)) for v in row.values()] for row in rows]
+    if not rows:
+        print("none")
+        return
+    texts = [["" if v is None else printable(str(v), keep="") for v in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(rows[0], *texts, strict=True)]
     for line in (list(rows[0]), *texts):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

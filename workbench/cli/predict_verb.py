@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> N
     from workbench.atomic import disk_errors
     from workbench.data.images import IMAGE_ENDINGS
     from workbench.specs.errors import UserError
+    from workbench.specs.printable import printable
     from workbench.training import answers, machine, run_folder
     from workbench.training.classifier import EfficientNetClassifier
 
@@ -48,13 +50,13 @@ def command(model: str, paths: tuple[str, ...], out: Path | None, top: int) -> N
     probabilities, classes = answers.most_probable(classifier, files, BATCH, top)
     seconds = time.perf_counter() - began
     rows = [
-        (str(file), rank, classifier.classes[number], f"{probability:.6f}")
+        (os.fsencode(file).decode(errors="backslashreplace"), rank, classifier.classes[number], f"{probability:.6f}")
         for file, shares, numbers in zip(files, probabilities.tolist(), classes.tolist(), strict=True)
         for rank, (probability, number) in enumerate(zip(shares, numbers, strict=True), 1)
     ]
     if out is None:
         for row in rows:
-            print(*row, sep="\t")
+            print(*(printable(str(cell), keep="") for cell in row), sep="\t")
     else:
         with disk_errors(out):
             run_folder.write_rows(out, ("path", "rank", "class", "probability"), rows)

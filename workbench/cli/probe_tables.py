@@ -6,14 +6,14 @@ from typing import Any
 
 from rich.table import Table
 
-from workbench.cli.tables import _console, _percent
+from workbench.cli.tables import _console, _percent, _plain
 from workbench.training.run_page import score_rows
 
 
 def print_probe(result: dict[str, Any]) -> None:
     """Print a probe's result: the grid, what else was asked for, and the scores of the head that was chosen."""
     found, metric, console = result["probe"], result["metric"], _console()
-    grid = Table("strength", metric, "loss", "iterations", title=f"{result['recipe']}: on the selection split")
+    grid = Table("strength", metric, "loss", "iterations", title=_plain(f"{result['recipe']}: on the selection split"))
     for row in found["grid"]:
         mark = " *" if row["strength"] == found["strength"] else ""
         grid.add_row(
@@ -31,7 +31,9 @@ def print_probe(result: dict[str, Any]) -> None:
             scores = (f"{100 * row[name]:.2f} %" for name in ("mean", "lowest", "highest"))
             table.add_row(str(row["shots"]), str(row["images"]), *scores, str(row["draws"]), f"{row['strength']:g}")
         console.print(table)
-    table = Table("score", "selection", "test", title=f"{result['arch']}, {found['stage']}, on {result['dataset']}")
+    table = Table(
+        "score", "selection", "test", title=_plain(f"{result['arch']}, {found['stage']}, on {result['dataset']}")
+    )
     for name, selection, test in score_rows(result):
         interval = (result["test"] or {}).get("interval95") if name == metric else None
         table.add_row(name, selection, test + _percent(interval))
@@ -40,4 +42,4 @@ def print_probe(result: dict[str, Any]) -> None:
     seconds = found["seconds"]
     console.print(f"n = {counts}; embedding {seconds['embedding']:.1f} s, solving {seconds['solving']:.1f} s")
     for stamp in result["stamps"]:
-        console.print(f"note: {stamp}")
+        console.print(_plain(f"note: {stamp}"))

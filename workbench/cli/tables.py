@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from workbench.recipe_files import LoadedRecipe
+from workbench.specs.printable import printable
 
 if TYPE_CHECKING:
     from workbench.data.doctor import Report
@@ -18,6 +19,11 @@ def _console() -> Console:
     # A pipe gets room for whole lines; a terminal decides for itself.
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def _plain(text: str) -> str:
+    """Return text from outside as it stands: rich takes nothing in it for markup, a terminal nothing for a command."""
+    return escape(printable(text))
 
 
 def _percent(interval: list[float] | None) -> str:
@@ -35,7 +41,9 @@ def print_result(result: dict[str, Any]) -> None:
     """Print a fit's result."""
     from workbench.training.run_page import score_rows
 
-    table = Table("score", "selection", "test", title=f"{result['recipe']}: {result['arch']} on {result['dataset']}")
+    table = Table(
+        "score", "selection", "test", title=_plain(f"{result['recipe']}: {result['arch']} on {result['dataset']}")
+    )
     for name, selection, test in score_rows(result):
         interval = (result["test"] or {}).get("interval95") if name == result["metric"] else None
         table.add_row(f"[b]{name}[/b]" if name == result["metric"] else name, selection, test + _percent(interval))
@@ -44,13 +52,13 @@ def print_result(result: dict[str, Any]) -> None:
     counts = ", ".join(f"n = {result[s]['n']} {s}" for s in ("selection", "test") if result[s])
     published = result["published"]
     beside = f"; published: {100 * published['accuracy']:.1f} % ({published['source']})" if published else ""
-    console.print(f"{counts}{beside}")
+    console.print(f"{counts}{beside}", markup=False)
     console.print(
         f"{result['steps']} steps in {result['train_seconds']:.0f} s of training ({result['seconds']:.0f} s in all), "
         f"{result['images_per_second']:.0f} images/s, {result['peak_memory_bytes'] / 2**30:.1f} GiB"
     )
     for stamp in result["stamps"]:
-        console.print(f"note: {stamp}")
+        console.print(_plain(f"note: {stamp}"))
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:
@@ -59,7 +67,7 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     columns = {evaluation["split"]: scores}
     if "leaked" in evaluation:
         columns[f"without {len(evaluation['leaked'])} leaked"] = evaluation["scores_without_leaks"]
-    table = Table("score", *columns, title=f"{evaluation['model']} on {evaluation['dataset']}")
+    table = Table("score", *columns, title=_plain(f"{evaluation['model']} on {evaluation['dataset']}"))
     for name, value in scores.items():
         if isinstance(value, float):
             table.add_row(name, *(_score(name, found, evaluation["metric"]) for found in columns.values()))
@@ -68,15 +76,15 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     opened = evaluation["test_openings"]
     console.print(f"n = {scores['n']}" + (f"; test opened {opened} times by now" if opened else ""))
     for stamp in evaluation["stamps"]:
-        console.print(f"note: {stamp}")
+        console.print(_plain(f"note: {stamp}"))
 
 
 def print_report(name: str, report: Report) -> None:
     """Print what the doctor found."""
     counts = ", ".join(f"{count} {split}" for split, count in report.counts.items() if count)
-    table = Table("", "finding", title=f"{name}: {counts} images")
+    table = Table("", "finding", title=_plain(f"{name}: {counts} images"))
     for finding in sorted(report.findings, key=lambda finding: finding.severity, reverse=True):
-        table.add_row("[b]wrong[/b]" if finding.severity == "wrong" else finding.severity, escape(finding.text))
+        table.add_row("[b]wrong[/b]" if finding.severity == "wrong" else finding.severity, _plain(finding.text))
     console = _console()
     console.print(table)
     console.print("nothing that can make a figure wrong" if report.is_clean else "look at what is marked wrong")
@@ -88,7 +96,7 @@ def print_plan(loaded: LoadedRecipe) -> None:
 
     made, console = plan(loaded), _console()
     for what, value in made.facts:
-        console.print(f"{what + ':':<17} {value}")
+        console.print(_plain(f"{what + ':':<17} {value}"))
     phases = Table("phase", "trains from", "steps", "peak lr", "trainable parameters", "share", title="phases")
     for number, row in enumerate(made.phases):
         share = f"{100 * row['share']:.2f} %"

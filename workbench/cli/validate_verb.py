@@ -8,6 +8,7 @@ import click
 
 from workbench import recipe_files
 from workbench.specs.errors import UserError
+from workbench.specs.printable import printable
 
 
 @click.command()
@@ -18,7 +19,7 @@ def command(recipes: tuple[str, ...]) -> None:
     for name in recipes or recipe_files.list_recipes():
         try:
             recipe_files.load(name)
-            print(f"{name}: fine", file=sys.stdout)
+            print(f"{printable(name)}: fine", file=sys.stdout)
         except UserError as error:
             problems += error.problems
     if problems:

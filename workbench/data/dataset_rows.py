@@ -111,7 +111,7 @@ def _piece_rows(
 ) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         for row, label, name in zip(undecoded(piece.rows, column), labels, ids, strict=True):
-            yield Row(name, TEST if name in tested else piece.split, label, image_of(row[column]))
+            yield Row(name, TEST if name in tested else piece.split, label, image_of(row[column], piece.inside))
 
     return rows
 

@@ -8,7 +8,9 @@ import logging
 import shutil
 import socket
 import sys
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,14 @@ def fetch_torchvision(dataset: str, folder: Path) -> None:
     done = folder / DONE
     if done.is_file():
         return
-    make: Callable[..., Any] = getattr(torchvision.datasets, dataset)
+    make: Any = getattr(torchvision.datasets, dataset, None)
+    if not (isinstance(make, type) and issubclass(make, torchvision.datasets.VisionDataset)):
+        raise SourceError(f"torchvision.datasets has no set {dataset!r:.80}")
 
     def fetch() -> None:
         shutil.rmtree(folder, ignore_errors=True)  # torchvision would take a half-unpacked folder for a whole one
         folder.mkdir(parents=True)
-        with _impatient(), _quiet():
+        with _impatient(), _quiet(), careful_archives(folder):
             make(root=str(folder), download=True)
 
     try:
@@ -129,6 +133,48 @@ def _web_page_in(folder: Path) -> str | None:
             if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
                 return f"the server sent a web page in place of {path.name}"
     return None
+
+
+@contextlib.contextmanager
+def careful_archives(folder: Path) -> Iterator[None]:
+    """Let no archive that is unpacked meanwhile fill the disk, write outside its folder, or make a device.
+
+    Links and paths that lead outside are tarfile's own `data` filter's to refuse; zipfile would cut them short in
+    silence. The sizes that members state, of which neither unpacks more, are held against the free space.
+
+    Args:
+        folder: On the disk that is written to.
+    """
+    tar, packed = tarfile.TarFile.extractall, zipfile.ZipFile.extractall
+
+    def from_tar(archive: tarfile.TarFile, *args: Any, **options: Any) -> None:
+        free, stated = shutil.disk_usage(folder).free, 0
+
+        def careful(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+            nonlocal stated
+            stated += member.size  # as they come: a list of all would have to unpack everything first
+            _check_size(stated, free)
+            return tarfile.data_filter(member, place)
+
+        tar(archive, *args, **{**options, "filter": careful})
+
+    def from_zip(archive: zipfile.ZipFile, *args: Any, **options: Any) -> None:
+        _check_size(sum(member.file_size for member in archive.infolist()), shutil.disk_usage(folder).free)
+        for name in archive.namelist():
+            if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+                raise SourceError(f"the archive holds {name!r:.80}, which leads out of its folder")
+        packed(archive, *args, **options)
+
+    tarfile.TarFile.extractall, zipfile.ZipFile.extractall = from_tar, from_zip
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extractall, zipfile.ZipFile.extractall = tar, packed
+
+
+def _check_size(num_bytes: int, free: int) -> None:
+    if num_bytes > free:
+        raise SourceError(f"the archive holds {num_bytes / 1e9:.1f} GB or more, and {free / 1e9:.1f} GB are free")
 
 
 @contextlib.contextmanager

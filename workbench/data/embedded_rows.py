@@ -18,6 +18,7 @@ from workbench.data import splits
 from workbench.data.image_datamodule import EVAL_BATCH, ImageDataModule
 from workbench.data.image_rows import Batch
 from workbench.data.order import derive_seed
+from workbench.data.rank_rows import evaluation_loader
 
 FeaturesOf = Callable[[str, bool], tuple[Tensor, Tensor, np.ndarray]]
 """(split, mirrored) -> features (N, F) float32, targets, and rows of the set's table, in the order of `data.rows`."""
@@ -41,6 +42,10 @@ class EmbeddedRows(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def empty(self) -> Batch:
+        """Return a batch of no features, of the shapes that batches have."""
+        return Batch(self.features[:0], self.targets[:0], self.rows[:0], 0)
 
     def __getitems__(self, items: list[int] | list[tuple[int, int]]) -> Batch:
         is_training = isinstance(items[0], tuple)
@@ -103,11 +108,13 @@ class EmbeddedDataModule(lightning.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return the split that `predict_split` names."""
-        return self._whole(self.predict_split) if self.is_whole else self.data.eval_dataloader(self.predict_split)
+        if self.is_whole:
+            return self._whole(self.predict_split)
+        return self.data.eval_dataloader(self.predict_split, ranks=self.data.ranks)
 
     def _whole(self, split: str) -> DataLoader:
         rows = EmbeddedRows(self.features_of(split, False), None, 0.0, self.data.seed)
-        return DataLoader(rows, batch_size=EVAL_BATCH, collate_fn=_as_it_is)
+        return evaluation_loader(rows, self.data.ranks, rows.empty, batch_size=EVAL_BATCH, collate_fn=_as_it_is)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Raise what a worker found."""

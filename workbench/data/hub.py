@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def find_on_hub(source: Source, card: DatasetCard, folder: Path, originals: Path
         hashes = {file.rfilename: file for file in info.siblings}
         wanted = [path for paths in files.values() for path in paths]
         wanted += [path for path in (source.md5_list, source.test_list) if path in hashes]
+        _check_names([info.sha, *wanted], what)
         place = folder / source.id.replace("/", "--") / info.sha
         fetches = [_Fetch(source.id, info.sha, path, hashes[path], place) for path in wanted]
         missing = [fetch for fetch in fetches if not fetch.is_there()]
@@ -61,6 +62,18 @@ def find_on_hub(source: Source, card: DatasetCard, folder: Path, originals: Path
             raise unreadable(what, error) from error
     recovered = _recovered(pieces, source, (place, originals)) if source.md5_list else None
     return with_unused(found_in_pieces(pieces, source, card, f"{what} at {info.sha[:12]}", recovered), unused)
+
+
+def _check_names(names: Iterable[str], what: str) -> None:
+    """Refuse files that would be written outside of the folder that mirrors the copy.
+
+    Raises:
+        SourceError: There are some.
+    """
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        if {"", ".", ".."} & {*parts} or not name.isprintable():
+            raise SourceError(f"{what} lists the file {name!r:.80}, which would lie outside its folder")
 
 
 def _recovered(pieces: list[Piece], source: Source, places: tuple[Path, ...]) -> Recovered:
@@ -159,7 +172,7 @@ def _pieces(files: Mapping[str, list[str]], described: Any, hashes: Mapping[str,
         key = hashlib.sha256(told.encode()).hexdigest()
         size = sum(hashes[path].size or 0 for path in paths)
         only = place / paths[0] if len(paths) == 1 else None
-        pieces.append(Piece(split, key, stream(kind, [place / path for path in paths], features), size, only))
+        pieces.append(Piece(split, key, stream(kind, [place / path for path in paths], features), size, only, place))
     return pieces
 
 

@@ -28,9 +28,11 @@ from workbench.data.order import EpochBatches, seeded
 from workbench.data.pixels import PixelStore
 from workbench.data.prepared import needs_no_look, place_name, read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
+from workbench.data.rank_rows import evaluation_loader
 from workbench.data.splits import ImageTable
 from workbench.data.transforms import eval_transform, normalise, train_transform
 from workbench.specs.card import DatasetCard
+from workbench.specs.duration import steps_per_epoch
 from workbench.specs.errors import Problem, UserError
 from workbench.specs.metric_names import MEAN_AVERAGE_PRECISION
 from workbench.specs.weights import EVAL_CROP_SHARE, Preprocessing
@@ -199,13 +201,17 @@ class ImageDataModule(lightning.LightningDataModule):
         _ = self.table
 
     def train_dataloader(self) -> DataLoader:
-        """Return augmented training batches in the epoch's own order."""
+        """Return augmented training batches in the epoch's own order.
+
+        Raises:
+            UserError: Fewer images than one batch.
+        """
         interpolation = self.preprocessing.interpolation
         center = self.preprocessing if self.crop == "center" else None
         transform = train_transform(self.resolution, interpolation, **self.augment, center=center)
         rows = self.rows(splits.TRAIN)
-        ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *ranks)
+        steps_per_epoch(len(rows), self.batch_size)  # refuses a fit of none, which a Trainer would end without a word
+        batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *self.ranks)
         if (trainer := self.trainer) is not None:
             batches.follow(lambda: trainer.global_step, trainer.accumulate_grad_batches)
         dataset = ImageRows(self.table, rows, transform, self.seed, self.pixels.get(splits.TRAIN))
@@ -213,7 +219,7 @@ class ImageDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the selection split, or nothing if it is trained on."""
-        return self.eval_dataloader(splits.SELECTION) if len(self.rows(splits.SELECTION)) else []
+        return self.eval_dataloader(splits.SELECTION, ranks=self.ranks) if len(self.rows(splits.SELECTION)) else []
 
     def test_dataloader(self) -> DataLoader:
         """Return the test split.
@@ -223,18 +229,33 @@ class ImageDataModule(lightning.LightningDataModule):
         """
         if self.trainer is not None and self.trainer.state.fn == "fit":
             raise RuntimeError("the test split stays closed while fitting; use trainer.test() afterwards")
-        return self.eval_dataloader(splits.TEST)
+        return self.eval_dataloader(splits.TEST, ranks=self.ranks)
 
     def predict_dataloader(self) -> DataLoader:
         """Return the split that `predict_split` names."""
-        return self.eval_dataloader(self.predict_split)
+        return self.eval_dataloader(self.predict_split, ranks=self.ranks)
 
-    def eval_dataloader(self, split: str, rows: np.ndarray | None = None) -> DataLoader:
-        """Return every image of a split, or of some rows, once, in table order, with evaluation preprocessing."""
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """(this process, number of processes) of the Trainer that is followed."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def eval_dataloader(
+        self, split: str, rows: np.ndarray | None = None, ranks: tuple[int, int] = (0, 1)
+    ) -> DataLoader:
+        """Return every image of a split, or of some rows, once, in table order, with evaluation preprocessing.
+
+        Args:
+            split: `train`, `selection` or `test`.
+            rows: Only these of its rows.
+            ranks: (process, number of processes): only this process's part, see `rank_rows.py`.
+        """
         rows = self.rows(split) if rows is None else rows
         pixels = self.pixels.get(split) if split == splits.SELECTION else None
         dataset = ImageRows(self.table, rows, eval_transform(self.preprocessing), self.seed, pixels)
-        return DataLoader(dataset, batch_size=EVAL_BATCH, collate_fn=collate, **self._loading())
+        return evaluation_loader(
+            dataset, ranks, dataset.empty, batch_size=EVAL_BATCH, collate_fn=collate, **self._loading()
+        )
 
     def _loading(self) -> dict[str, Any]:
         return {

@@ -72,6 +72,11 @@ class ImageRows(Dataset):
                 raise
             return error.problems[0]  # exceptions lose their parts between processes, so it travels as an item
 
+    def empty(self) -> Batch:
+        """Return a batch of no images, of the shapes that batches have."""
+        images = self._input(int(self.rows[0]))[None][:0]
+        return Batch(images, self.targets[:0], torch.zeros(0, dtype=torch.int64), 0)
+
     def _input(self, row: int) -> Tensor:
         crop, after = self.transform.crop, self.transform.after
         if not isinstance(crop, RandomCrop):

@@ -7,7 +7,8 @@
 - Palette, grey, 1-bit, CMYK and YCbCr become RGB as Pillow has it. Colour profiles are not applied.
 - 16-bit channels keep their high byte: they are scaled, never clipped. 32-bit grey counts as 16-bit, and a value
   outside 0 to 65535 is refused, because nothing says what would be white. So are floating-point pictures.
-- Whatever ends before its last pixel is refused, and so is more than `MAX_PIXELS`, before it is decoded.
+- Whatever ends before its last pixel is refused, and so is more than `MAX_PIXELS`, or a strip longer than `MAX_ASPECT`
+  times its width, before it is decoded.
 - A JPEG of which a training crop needs only a smaller copy is decoded smaller: `load_for_crop`.
 
 torchvision announces that its decoders will go, in favour of torchcodec's. Those gave the same pixels, and 786 pictures
@@ -42,6 +43,9 @@ from workbench.specs.errors import UserError
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000
 """A choice of this project: far above any photo of the eight sets, and 300 MB once decoded."""
+MAX_ASPECT = 50
+"""A choice of this project. Of a strip 1 pixel wide, resizing the shorter side to 256 would make 256 times as many in
+each direction: a file of some kilobytes would fill the memory."""
 
 _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImageFile,
@@ -79,10 +83,13 @@ def load_image(source: Path | np.ndarray | bytes) -> Tensor:
         (3, H, W) uint8, upright.
 
     Raises:
-        UserError: The file is missing, does not decode or is too large.
+        UserError: The file is missing, does not decode or is too large; or the array is another one.
     """
     if isinstance(source, np.ndarray):
-        return torch.from_numpy(source).permute(2, 0, 1)
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+            given, allowed = f"an array of {source.shape} of {source.dtype}", "(height, width, 3) of uint8, as RGB"
+            raise UserError.of("picture", given, allowed, "convert it, for instance by PIL.Image's convert('RGB')")
+        return torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)
     if isinstance(source, bytes):
         return decode(source, "encoded picture")
     return decode(read_bytes(Path(source)), source)
@@ -161,6 +168,10 @@ def open_header(data: bytes, name: object) -> ImageFile.ImageFile:
         raise _does_not_decode(data, name, error) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise _too_large(name, f"{picture.width} x {picture.height}")
+    if max(picture.size) > MAX_ASPECT * min(picture.size):
+        allowed = f"sides of which one is at most {MAX_ASPECT} times the other"
+        given = f"{picture.width} x {picture.height} pixels"
+        raise UserError.of(name, given, allowed, "cut it into pictures, or take it out of the set")
     return picture
 
 

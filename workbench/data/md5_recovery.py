@@ -47,7 +47,7 @@ def recover(pieces: Sequence[Piece], source: Source, md5_list: Path, test_list: 
     counted = dict.fromkeys((TRAIN, SELECTION, TEST), 0)
     for piece in pieces:
         for row in undecoded(piece.rows, source.image):
-            image = image_of(row[source.image])
+            image = image_of(row[source.image], piece.inside)
             data = image if isinstance(image, bytes) else image.read_bytes()
             original = path_of.pop(hashlib.md5(data, usedforsecurity=False).hexdigest(), None)
             if original:

@@ -34,7 +34,8 @@ class EpochBatches:
     """A batch sampler: yields micro-batches of (epoch, position) pairs for one rank.
 
     Every effective batch is a slice of the epoch's permutation; it is cut into micro-batches, and those among the
-    ranks. The last, incomplete effective batch is dropped.
+    ranks. The last, incomplete effective batch is dropped. If it follows a Trainer, it begins where that stands within
+    the epoch.
 
     Args:
         num_images: Images in the training split.
@@ -67,7 +68,7 @@ class EpochBatches:
         self.epoch = epoch
 
     def follow(self, steps_done: Callable[[], int], accumulate: int) -> None:
-        """Take the epoch from a Trainer's steps from now on.
+        """Take the epoch, and the place to begin at within it, from a Trainer's steps from now on.
 
         Lightning's own count is not used: after a restart it was found one too high (2.6.6), and it is announced to
         samplers, not to batch samplers.
@@ -87,10 +88,12 @@ class EpochBatches:
         return self.num_images // self.batch_size * (self.batch_size // self.micro_batch_size // self.world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        begin = 0
         if self.steps_done is not None:
-            self.epoch = self.steps_done() // math.ceil(len(self) / self.accumulate)
+            self.epoch, within = divmod(self.steps_done(), math.ceil(len(self) / self.accumulate))
+            begin = within * self.accumulate
         order = self.permutation().tolist()
         stride = self.micro_batch_size * self.world_size
-        for start in range(0, self.num_images // self.batch_size * self.batch_size, stride):
+        for start in range(begin * stride, self.num_images // self.batch_size * self.batch_size, stride):
             mine = start + self.rank * self.micro_batch_size
             yield [(self.epoch, position) for position in order[mine : mine + self.micro_batch_size]]

@@ -30,6 +30,7 @@ class Piece:
         rows: A `datasets` dataset, map-style or streaming, with all columns.
         num_bytes: Size of the file.
         file: The file itself, if it is one and on this disk.
+        inside: Folder that its pictures' paths must not leave; None where the user chose the files.
     """
 
     split: str
@@ -37,6 +38,7 @@ class Piece:
     rows: Any
     num_bytes: int
     file: Path | None = None
+    inside: Path | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -149,8 +151,23 @@ def undecoded(rows: Any, column: str) -> Iterator[Mapping[str, Any]]:
     yield from rows.cast_column(column, datasets.Image(decode=False)) if is_image else rows
 
 
-def image_of(cell: Any) -> bytes | Path:
-    """Return a picture cell's bytes or file; what is neither becomes bytes that do not decode."""
+def image_of(cell: Any, inside: Path | None = None) -> bytes | Path:
+    """Return a picture cell's bytes or file; what is neither becomes bytes that do not decode.
+
+    Args:
+        cell: Bytes, a path, or a mapping with `bytes` and `path`, as `datasets` keeps pictures.
+        inside: Folder out of which no path may lead; None: any file of this machine may be meant.
+    """
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
-    return Path(cell) if isinstance(cell, str) else cell if isinstance(cell, bytes) else b""
+    if isinstance(cell, bytes):
+        return cell
+    if not isinstance(cell, str) or "\0" in cell:
+        return b""
+    path = Path(cell)
+    try:
+        is_allowed = inside is None or path.resolve().is_relative_to(inside.resolve())
+        # a device or a pipe has no end; a file that is gone is named when it is read
+        return path if is_allowed and (path.is_file() or not path.exists()) else b""
+    except OSError:  # such as a name that is too long
+        return b""

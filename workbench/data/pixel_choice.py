@@ -121,6 +121,11 @@ def choose(wanted: Wanted, asked: str, epochs: float, memory: int | None = None)
     memory = available_memory() if memory is None else memory
     refused = []
     for kind in (RAW, JPEG) if asked == AUTO else (asked,):
+        if kind == JPEG and wanted.training.crop is not None:
+            refused.append("centre crops are never kept as JPEGs")
+            if asked == AUTO:
+                continue
+            kind = RAW
         size = wanted.num_bytes(kind)
         if kind == JPEG and asked == AUTO and not len(wanted.parts(JPEG)[0][1]):
             refused.append("JPEGs would be no smaller than the set's own")
@@ -135,7 +140,7 @@ def choose(wanted: Wanted, asked: str, epochs: float, memory: int | None = None)
             return Choice(kind, side, "; ".join([*refused, f"{_gb(size)} for {epochs:.3g} epochs"]))
     if asked != AUTO:
         raise UserError.of(
-            "data.prepare", refused[0], "room for it", f"free some space, set data.prepare=off, or {REMEDY}"
+            "data.prepare", refused[-1], "room for it", f"free some space, set data.prepare=off, or {REMEDY}"
         )
     return Choice(OFF, side, "; ".join(refused))
 

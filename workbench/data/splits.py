@@ -12,6 +12,7 @@ import numpy as np
 
 from workbench.specs.card import TEST_SHARE, DatasetCard
 from workbench.specs.errors import UserError
+from workbench.specs.printable import MOST_LETTERS, odd_name
 
 TRAIN, SELECTION, TEST = "train", "selection", "test"
 HOLDOUT_SALT = "workbench"
@@ -137,6 +138,7 @@ def check_table(table: ImageTable, card: DatasetCard, allow_partial: bool) -> Im
     if card.num_classes is not None and len(table.classes) != card.num_classes:
         raise UserError.of(where, f"{len(table.classes)} classes", card.num_classes, "restore the missing classes")
     check_ids(table.ids, where)
+    check_classes(table.classes, where)
     check_training(table, where, allow_partial)
     stamps = list(table.stamps)
     for split in (TRAIN, SELECTION, TEST):
@@ -165,6 +167,18 @@ def check_ids(ids: Sequence[str], where: str) -> None:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise UserError.of(where, f"{twice[0]} twice", "every image once", "take the copy out")
+
+
+def check_classes(classes: Sequence[str], where: str) -> None:
+    """Check that every class has a name that can be shown: pages, tables and terminals print them as they are.
+
+    Raises:
+        UserError: It is not so.
+    """
+    for name in classes:
+        if odd := odd_name(name):
+            allowed = f"names in one line, without control characters, at most {MOST_LETTERS} letters"
+            raise UserError.of(where, f"the class {name!r:.80}, {odd}", allowed, "rename the class where it is named")
 
 
 def check_training(table: ImageTable, where: str, allow_partial: bool) -> None:

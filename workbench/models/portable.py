@@ -6,20 +6,23 @@ The JSON carries what the tensors cannot: architecture, classes, preprocessing a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from workbench.atomic import replacing
 from workbench.models.backbones import build_backbone
+from workbench.models.description import check_description
 from workbench.models.staged import StagedNet
 from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.compared import backbone_from
 from workbench.specs.errors import UserError
-from workbench.specs.weights import PADDINGS, Preprocessing
+from workbench.specs.weights import Preprocessing
 
 FORMAT = 1
 _KEYS = (
@@ -102,10 +105,9 @@ def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
         lacking = [key for key in _KEYS if key not in description]
         if lacking:
             raise ValueError(f"no {', '.join(lacking)} in it")
-        if description.setdefault("padding", "symmetric") not in PADDINGS:  # older files do not say
-            raise ValueError(f"padding {description['padding']}")
-        backbone_from(description["arch"])
-    except (ValueError, TypeError, OSError) as error:
+        description.setdefault("padding", "symmetric")  # older files do not say
+        check_description(description)
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError.of(
             folder / DESCRIPTION, error, f"a description of format {FORMAT}", "save the model again"
         ) from error
@@ -142,7 +144,8 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
         )
     if description["head"] == "custom" and head is None:
         raise UserError.of(folder, "a head of the user's own", "load_model(path, head=module)", "give the head")
-    model = build_backbone(
+    build = functools.partial(
+        build_backbone,
         backbone_from(description["arch"]),
         description["num_classes"],
         "none" if head is not None else description["head"],
@@ -152,9 +155,23 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
         dropout=description["dropout"],
         drop_path=description["drop_path"],
     )
+    with torch.device("meta"):  # no memory is taken by the word of a description alone
+        shapes = {name: tensor.shape for name, tensor in build().state_dict().items()}
+    odd = [name for name, shape in shapes.items() if name not in tensors or tensors[name].shape != shape]
+    odd += [] if head is not None else [name for name in tensors if name not in shapes]
+    if odd:
+        given = f"{len(odd)} tensors that do not fit {DESCRIPTION}, such as {odd[0]:.80}"
+        raise UserError.of(folder / TENSORS, given, "the tensors of that model", "save the model again")
+    model = build()
     if head is not None:
         model.replace_head(head)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        given = f"a head of other tensors: {' '.join(str(error).split())[:300]}"
+        raise UserError.of(
+            folder / TENSORS, given, "the head that the model was saved with", "give that head"
+        ) from error
     model.classes = tuple(description["classes"])
     model.preprocessing = preprocessing_from(description)
     model.provenance = description["provenance"]

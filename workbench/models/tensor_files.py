@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,16 +32,39 @@ def read_tensors(path: Path, where: str = "model.weights") -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, SafetensorError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever bytes can do to the readers of three formats
+        first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text advises to run what is in the file
+            first = "no checkpoint, or one that holds more than tensors, which could run code"
         raise UserError.of(
             where, f"{path}: {first}", "a complete file that holds tensors only", "fetch it again"
         ) from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping) or not all(map(_is_plain, content, content.values())):
         raise UserError.of(where, f"{path}: not a state dict", "name -> tensor", "save model.state_dict()")
     return dict(content)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a .pth file that holds more than it is long: `torch.save` packs nothing, so somebody else did.
+
+    Raises:
+        ValueError: It is such a file.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("compressed, which torch.save never does: it could fill the memory")
+
+
+def _is_plain(name: object, tensor: object) -> bool:
+    """Whether an entry is a name with a tensor whose every value is in the file."""
+    is_dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+    return isinstance(name, str) and is_dense and tensor.device.type == "cpu"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from workbench.specs.confidential import without_secrets
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -28,7 +30,8 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.where}\n  given:    {self.given}\n  allowed:  {self.allowed}\n  do this:  {self.remedy}"
+        text = f"{self.where}\n  given:    {self.given}\n  allowed:  {self.allowed}\n  do this:  {self.remedy}"
+        return without_secrets(text)
 
 
 class UserError(Exception):

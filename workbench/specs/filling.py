@@ -5,6 +5,7 @@ Used for recipes and dataset cards alike. Type hints and the metadata written by
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -127,7 +128,8 @@ def _scalar(hint: type, value: Any) -> Any:
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        return float(value)
+        with contextlib.suppress(OverflowError):  # a whole number that no float holds
+            return float(value)
     if hint is str and isinstance(value, str):
         return value
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text (put it in quotes)"}

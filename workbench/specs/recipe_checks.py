@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 
 from workbench.specs.card import DatasetCard
 from workbench.specs.compared import FAMILIES, ComparedArch, option_problems, resolve_backbone, stage_names
 from workbench.specs.compared_weights import backbone_facts
+from workbench.specs.confidential import without_secrets
 from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import Problem, UserError
+from workbench.specs.process_checks import process_problems
 from workbench.specs.recipe import Recipe
 from workbench.specs.rules import apply_rule, open_keys
 from workbench.specs.weights import is_file
@@ -30,7 +33,7 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
     if num_images is not None and card.num_classes is not None:
         recipe, _ = apply_rule(recipe, num_images, card.num_classes, card.native_pixels)
     lengths = list(_lengths(recipe))
-    found = [*_model(recipe), *lengths, *_numbers(recipe)]
+    found = [*_model(recipe), *lengths, *_numbers(recipe), *_credentials(recipe)]
     if card is not None:
         found += [*_source(recipe, card), *_classes(recipe, card)]
         if num_images is not None and not recipe.data.allow_partial and not lengths:
@@ -40,7 +43,7 @@ def check_recipe(recipe: Recipe, card: DatasetCard | None, source: str) -> list[
 
 def check_data(recipe: Recipe, card: DatasetCard, source: str) -> list[Problem]:
     """Return every contradiction between a recipe's `data` and its card."""
-    return [Problem(f"{source}: {where}", *parts) for where, *parts in _source(recipe, card)]
+    return [Problem(f"{source}: {where}", *parts) for where, *parts in (*_source(recipe, card), *_credentials(recipe))]
 
 
 _Found = Iterator[tuple[str, str, str, str]]
@@ -157,6 +160,7 @@ def _numbers(recipe: Recipe) -> _Found:
             f"a divisor of data.batch_size={batch}: {divisors}",
             "choose a divisor, so that every step sees the whole effective batch",
         )
+    yield from process_problems(recipe)
     if not re.fullmatch(r"[\w.-]*", recipe.about.name) or recipe.about.name in (".", ".."):
         yield "about.name", recipe.about.name, "letters, digits, . _ -", "choose a name that can be a folder's"
     for kind in recipe.optim.decay_exclude:
@@ -207,6 +211,15 @@ def _source(recipe: Recipe, card: DatasetCard) -> _Found:
             "empty: it is for .csv lists",
             "remove it, or give data.path=LIST.csv",
         )
+
+
+def _credentials(recipe: Recipe) -> _Found:
+    for section, values in dataclasses.asdict(recipe).items():
+        for name, value in values.items():
+            if (shown := without_secrets(str(value))) != str(value):
+                allowed = "no passwords, keys or tokens: a recipe is written into run folders and sent to W&B"
+                remedy = "take it out; give it by ~/.netrc, HF_TOKEN or WANDB_API_KEY"
+                yield f"{section}.{name}", shown, allowed, remedy
 
 
 def _classes(recipe: Recipe, card: DatasetCard) -> _Found:

@@ -73,7 +73,8 @@ def write(path: Path, metric: str, names: Sequence[str], rows: Sequence[tuple[in
 
 def table(title: str, metric: str, names: Sequence[str], rows: Sequence[tuple[int | None, Row]]) -> Table:
     """Return the leaderboard for a terminal."""
-    made = Table("rank", "trial", "state", metric, "n", *map(escape, names), "steps", "seconds", "run", title=title)
+    columns = "rank", "trial", "state", metric, "n", *map(escape, names), "steps", "seconds", "run"
+    made = Table(*columns, title=escape(title))
     for rank, row in rows:
         value = "" if row.value is None else f"{row.value:.4f}"
         numbers = [_short(row.values.get(name)) for name in names]

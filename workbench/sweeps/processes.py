@@ -206,7 +206,8 @@ def resumable(folder: Path) -> Path | None:
     run = run_of(folder)
     if run is None or (run / run_folder.RESULT).is_file():
         return None
-    return run if (run / run_folder.CHECKPOINTS / run_folder.LAST).is_file() else None
+    checkpoints = (run / run_folder.CHECKPOINTS / name for name in (run_folder.LAST, run_folder.PREVIOUS))
+    return run if any(path.is_file() for path in checkpoints) else None
 
 
 def logged_values(run: Path, metric: str) -> list[float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from workbench import recipe_files, shipped
 from workbench.specs.errors import Problem, UserError, suggestion
 from workbench.specs.filling import NULL_WORDS
 from workbench.specs.metric_names import HIGHER_IS_BETTER, LOSS, MEAN_AVERAGE_PRECISION, SINGLE_LABEL, logged_name
+from workbench.specs.printable import acting_text
 from workbench.sweeps import commands
 from workbench.sweeps.file_blocks import (
     KEYS,
@@ -96,7 +98,7 @@ def find_sweep(name: str) -> Path:
     if stem in known and name in (stem, f"{stem}.yaml", f"recipes/sweeps/{stem}.yaml"):
         candidates.append(folder / f"{stem}.yaml")
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     allowed = "a .yaml file, or one of " + ", ".join(known)
     raise UserError.of("sweep", f"{name}: no such file", allowed, suggestion(stem, known, "check the path"))
@@ -153,13 +155,18 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep:
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-        OmegaConf.create(text)  # refuses a key that is there twice, which PyYAML lets pass
+        shipped.check_depth(path, text)
         content = yaml.safe_load(text)  # what W&B reads
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        if isinstance(content, dict):
+            OmegaConf.create(text)  # refuses what PyYAML lets pass: a key that is there twice, aliases without end
+        str(content)  # as in shipped.py
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         first = str(error).strip().replace("\n", " ")
         raise UserError.of(path, first, "a YAML file of a sweep", "correct the file at the place named") from error
     if not isinstance(content, dict):
         raise UserError.of(path, type(content).__name__, "a mapping", f"begin with the keys {', '.join(KEYS[:5])}")
+    if (odd := acting_text(content)) is not None:
+        raise UserError.of(path, f"{odd!r:.80}", "text without control characters", "take them out")
     return text, {key: None if _is_null(value) else value for key, value in content.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from workbench.data.images import load_image
 from workbench.data.transforms import eval_transform, normalise
 from workbench.models.answering import answering_form
+from workbench.specs.errors import UserError
 from workbench.specs.weights import Preprocessing
 from workbench.training import machine
 
@@ -63,7 +64,7 @@ def set_to_answer(
     model.net = answering_form(model.net, fold=on_cpu and precision == "32-true", channels_last=on_cpu or channels_last)
 
 
-def classify(model: EfficientNetClassifier, pictures: Sequence[Picture], batch_size: int) -> list[dict[str, float]]:
+def classify(model: EfficientNetClassifier, pictures: Iterable[Picture], batch_size: int) -> list[dict[str, float]]:
     """Return, per picture, class name -> probability in [0, 1], most probable first.
 
     Args:
@@ -72,9 +73,11 @@ def classify(model: EfficientNetClassifier, pictures: Sequence[Picture], batch_s
         batch_size: Pictures per forward pass.
 
     Raises:
-        UserError: A file is missing or does not decode.
+        UserError: A file is missing or does not decode; or it is one picture and no list.
     """
-    probabilities, classes = most_probable(model, pictures, batch_size)
+    if isinstance(pictures, str | Path) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4):
+        raise UserError.of("predict", "one picture", "a list of pictures", "put it in brackets: predict([picture])")
+    probabilities, classes = most_probable(model, list(pictures), batch_size)
     rows = zip(probabilities.tolist(), classes.tolist(), strict=True)
     return [{model.classes[i]: p for p, i in zip(*row, strict=True)} for row in rows]
 

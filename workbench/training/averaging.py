@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from workbench.models.tensor_files import read_tensors, save_tensors
@@ -112,16 +113,20 @@ class BestWeights(lightning.Callback):
         value = float(score) if self.higher_is_better else -float(score)
         if self.best is None or value > self.best:
             self.best, self.step = value, trainer.global_step
-            save_tensors(self.path, pl_module.net.state_dict())
+            if trainer.is_global_zero:
+                save_tensors(self.path, pl_module.net.state_dict())
 
     def load_into(self, pl_module: lightning.LightningModule) -> None:
         """Put the best weights into the model."""
         pl_module.net.load_state_dict(read_tensors(self.path))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"best": self.best, "step": self.step}
+        """Return what a checkpoint keeps; the weights too, for at a stop the file may be of a later step."""
+        weights = read_tensors(self.path) if self.best is not None and rank_zero_only.rank == 0 else None
+        return {"best": self.best, "step": self.step, "weights": weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore from a checkpoint."""
         self.best, self.step = state_dict["best"], state_dict["step"]
+        if state_dict.get("weights") is not None and rank_zero_only.rank == 0:
+            save_tensors(self.path, state_dict["weights"])

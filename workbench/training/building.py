@@ -26,8 +26,9 @@ from workbench.specs.recipe import Recipe
 from workbench.specs.recipe_checks import check_recipe, phase_lengths
 from workbench.specs.rules import apply_rule
 from workbench.specs.weights import Preprocessing
-from workbench.training import machine
+from workbench.training import interrupts, machine, rank_steps
 from workbench.training.averaging import half_life_decay
+from workbench.training.checkpoint_files import StraightToPlace
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.schedules import PhasePlan
 
@@ -85,10 +86,15 @@ def lengths_of(recipe: Recipe, num_images: int) -> Lengths:
     return Lengths(epoch_steps, total, phases, math.ceil(epochs / recipe.train.num_validations))
 
 
+def processes_of(recipe: Recipe) -> int:
+    """Return how many processes train together."""
+    return recipe.train.devices * recipe.train.num_nodes
+
+
 def micro_batch_of(recipe: Recipe) -> int:
-    """Return the images per forward pass: as stated, or the whole batch where that is open."""
+    """Return the images per forward pass of a process: as stated, or its share of the batch where that is open."""
     stated = recipe.train.micro_batch_size
-    return stated if isinstance(stated, int) else recipe.data.batch_size
+    return stated if isinstance(stated, int) else max(1, recipe.data.batch_size // processes_of(recipe))
 
 
 def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
@@ -161,6 +167,7 @@ def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing |
 
 def _start_worker(number: int) -> None:
     machine.keep_freed_memory()  # decoded pictures are such blocks
+    interrupts.deaf()
 
 
 def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> EfficientNetClassifier:
@@ -217,7 +224,7 @@ def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
             options[key] = getattr(recipe.model, key)
     if recipe.model.bn_momentum_by_epoch:
         # The rule is per optimizer step; micro-batches update the statistics several times a step, each by less.
-        share = micro_batch_of(recipe) / recipe.data.batch_size
+        share = micro_batch_of(recipe) * processes_of(recipe) / recipe.data.batch_size
         options["bn_momentum"] = 1 - (1 - min(10 / epoch_steps, 0.1)) ** share
     return options
 
@@ -256,22 +263,24 @@ def build_trainer(
         fitting = {
             "max_steps": lengths.total_steps,
             "max_epochs": -1,
-            "accumulate_grad_batches": recipe.data.batch_size // micro_batch_of(recipe),
+            "accumulate_grad_batches": recipe.data.batch_size // micro_batch_of(recipe) // processes_of(recipe),
             "gradient_clip_val": recipe.optim.clip_norm,
             "check_val_every_n_epoch": lengths.validate_every_epochs,
             "log_every_n_steps": recipe.track.log_every_steps,
         }
+    processes = rank_steps.trainer_options(recipe.train.strategy, recipe.train.num_nodes)
     return lightning.Trainer(
         accelerator=device,
-        devices=1,
         precision=machine.choose_precision(recipe.train.precision, device),
         default_root_dir=folder,
         callbacks=list(callbacks),
         logger=list(loggers) or False,
+        plugins=[StraightToPlace(), *processes.pop("plugins", [])],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **processes,
         **fitting,
     )

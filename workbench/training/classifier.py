@@ -258,7 +258,7 @@ class EfficientNetClassifier(lightning.LightningModule):
         Returns:
             Per picture, class name -> probability in [0, 1], most probable first.
         """
-        return classify(self, list(pictures), batch_size)
+        return classify(self, pictures, batch_size)
 
     def save(self, folder: str | Path) -> None:
         """Write the portable model (`model.safetensors` and `model.json`) into a folder."""

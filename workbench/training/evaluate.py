@@ -30,7 +30,7 @@ from workbench.training.interrupts import interruptible
 _OTHER_SETS = ("data.path=", "data.card=", "data.hub")
 _OF_PREPROCESSING = ("data.eval_resolution", "data.eval_resize", "data.eval_crop_share")
 _ACTS_OF_TRAIN = ("device", "precision", "channels_last")
-_IDLE_OF_DATA = ("batch_size", "resolution")
+_IDLE_OF_DATA = ("batch_size", "resolution", "prepare", "prepare_side")
 _ACTING = "data.root and other data keys, " + ", ".join(f"train.{name}" for name in _ACTS_OF_TRAIN)
 
 
@@ -133,6 +133,10 @@ def _loaded(where: str, stored: dict[str, Any], overrides: Sequence[str]) -> Loa
         loaded = recipe_files.load_layers([(where, stored)], acting, "unnamed")
     except UserError as error:
         raise UserError(*idle, *error.problems) from error
+    is_stated = loaded.sources.get("train.channels_last") == SOURCE
+    if is_stated and machine.accelerator(loaded.recipe.train.device) == "cpu":
+        given = "train.channels_last, which only a GPU's answers depend on"
+        idle.append(Problem("evaluate", given, _ACTING, "leave it out"))
     if idle:
         raise UserError(*idle)
     return loaded

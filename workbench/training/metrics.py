@@ -25,17 +25,18 @@ class SplitScores(nn.Module):
     Args:
         num_classes: Outputs of the model.
         multi_label: Targets are (N, classes) of 0 and 1 instead of class indices.
+        over_ranks: Whether `compute` adds up what all processes that train together have collected.
     """
 
-    def __init__(self, num_classes: int, multi_label: bool = False):
+    def __init__(self, num_classes: int, multi_label: bool = False, over_ranks: bool = True):
         super().__init__()
         self.multi_label = multi_label
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(sync_on_compute=over_ranks)
         if multi_label:
-            self.precision = MultilabelAveragePrecision(num_classes)
+            self.precision = MultilabelAveragePrecision(num_classes, sync_on_compute=over_ranks)
         else:
-            self.confusion = MulticlassConfusionMatrix(num_classes)
-            self.in_top5 = MeanMetric()
+            self.confusion = MulticlassConfusionMatrix(num_classes, sync_on_compute=over_ranks)
+            self.in_top5 = MeanMetric(sync_on_compute=over_ranks)
             self.most = min(5, num_classes)
 
     def update(self, logits: Tensor, targets: Tensor) -> None:

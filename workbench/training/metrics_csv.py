@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from workbench.atomic import replacing
+from workbench.atomic import replacing, sync
 from workbench.specs.metric_names import LOGGED
 
 
@@ -28,11 +28,17 @@ class MetricsCsv(Logger):
         rows = []
         if path.exists() and keep_through is not None:
             with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= keep_through]
+                whole = [line for line in file if line.endswith("\n")]  # a power failure can cut the last row
+            rows = [row for row in csv.DictReader(whole) if int(row["step"]) <= keep_through]
         with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, LOGGED)
             writer.writeheader()
             writer.writerows(rows)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Return when every row is on the disk."""
+        sync(self.path)
 
     @property
     def name(self) -> str:

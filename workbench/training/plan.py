@@ -99,7 +99,7 @@ def plan(loaded: LoadedRecipe) -> Plan:
         ("batch", _batch(recipe, micro)),
         ("weight decay", _decay(recipe.optim)),
         ("selection", _selection(recipe.data.train_on, lengths)),
-        ("device", f"{device}, {machine.choose_precision(recipe.train.precision, device)}"),
+        ("device", f"{_processes(recipe)}{device}, {machine.choose_precision(recipe.train.precision, device)}"),
         ("download", _download(loaded)),
         ("measured", _measured(recipe.about.expect)),
         ("expected time", expected_time(scaling.name, resolution, lengths, recipe.data.batch_size, device)),
@@ -131,7 +131,17 @@ def _batch(recipe: Recipe, micro: int) -> str:
     if train.micro_batch_size == "auto":
         return f"{batch}, in micro-batches that fit in memory"
     measured = "; layout, precision and compile measured first" if train.runtime == "auto" else ""
-    return f"{batch} = {batch // micro} x {micro}{measured}"
+    processes = building.processes_of(recipe)
+    if processes == 1:
+        return f"{batch} = {batch // micro} x {micro}{measured}"
+    norms = "over all processes" if train.sync_bn else "of each process for itself"
+    return f"{batch} = {batch // micro // processes} x {micro} on each of {processes} processes; BatchNorm {norms}"
+
+
+def _processes(recipe: Recipe) -> str:
+    train, count = recipe.train, building.processes_of(recipe)
+    strategy = "ddp" if train.strategy == "auto" else train.strategy
+    return "" if count == 1 else f"{train.num_nodes} x {train.devices} processes ({strategy}), each on "
 
 
 def _decay(optim: Optim) -> str:

@@ -34,8 +34,8 @@ from workbench.training.few_shot import few_shot
 from workbench.training.log_file import logging_to
 from workbench.training.neighbours import nearest_logits
 from workbench.training.probe_folder import write_metrics, write_result
-from workbench.training.results import SplitResult
-from workbench.training.run import FitOutcome, write_splits
+from workbench.training.results import SplitResult, write_splits
+from workbench.training.run import FitOutcome
 from workbench.training.schedules import PhasePlan
 from workbench.training.softmax_probe import STRENGTHS, Solution, solve
 

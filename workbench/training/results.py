@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from workbench.specs.metric_names import MEAN_PER_CLASS, TOP1, TOP5
 from workbench.training import run_folder
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.metrics import SplitScores, interval95, ranks
+from workbench.training.ranks import gathered, is_first
+
+log = logging.getLogger("workbench")
 
 PREDICTION_COLUMNS = ("id", "class", "predicted", "confidence", "class_probability", "class_rank")
 
@@ -58,7 +62,7 @@ class SplitResult:
 
     def scores(self) -> dict[str, Any]:
         """Return every score, `n`, and `interval95` of the dataset's metric, as plain values."""
-        collected = SplitScores(self.logits.shape[1], self.is_multi_label)
+        collected = SplitScores(self.logits.shape[1], self.is_multi_label, over_ranks=False)
         collected.update(self.logits, self.targets)
         if self.is_multi_label:
             return {**collected.compute(), "n": len(self.targets), "interval95": None}
@@ -83,10 +87,10 @@ class SplitResult:
 def run_split(
     trainer: lightning.Trainer, classifier: EfficientNetClassifier, data: ImageDataModule, split: str
 ) -> SplitResult:
-    """Run a model over a split once, without gradients, in table order."""
+    """Run a model over a split once, without gradients; every process returns all of it, in table order."""
     data.predict_split = split
     outputs = trainer.predict(classifier, datamodule=data)
-    logits, targets, rows = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    logits, targets, rows = (gathered(torch.cat(parts)) for parts in zip(*outputs, strict=True))
     return SplitResult(split, data.metric, logits, targets, rows)
 
 
@@ -187,3 +191,19 @@ def scores_from_predictions(rows: list[dict[str, str]], num_classes: int) -> dic
         MEAN_PER_CLASS: float(np.mean([right[names == name].mean() for name in np.unique(names)])),
         "loss": float(np.mean([-math.log(max(float(row["class_probability"]), 1e-300)) for row in rows])),
     }
+
+
+def write_splits(folder: Path, data: ImageDataModule) -> None:
+    """Write the ids of every split, and what must be known of them; on a restart, check that they are the same.
+
+    Raises:
+        UserError: The set has changed since the run began.
+    """
+    content = split_ids(data)
+    check_splits(folder, data)
+    if is_first():
+        run_folder.write_json(folder / run_folder.SPLITS, content)
+    listed = ", ".join(f"{count} {split}" for split, count in content["counts"].items())
+    log.info("%s: %s images, %d classes", data.card.title or data.card.name, listed, data.num_classes)
+    for stamp in data.table.stamps:
+        log.info("note: %s", stamp)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from rich.console import Console
 
 from workbench import card_files, recipe_files
@@ -23,25 +23,33 @@ from workbench.specs.published import published_for
 from workbench.specs.recipe import Recipe
 from workbench.training import (
     building,
+    continuing,
+    faults,
     head_only,
     machine,
+    rank_launch,
+    rank_steps,
+    ranks,
     results,
     run_folder,
     run_page,
     runtime_recipe,
+    slurm,
     tracking,
     tracking_artifacts,
-    tracking_tables,
+    tracking_end,
 )
 from workbench.training.averaging import BestWeights, WeightAverage
 from workbench.training.building import Lengths
 from workbench.training.classifier import EfficientNetClassifier
-from workbench.training.interrupts import Interrupted, interruptible
+from workbench.training.interrupts import Interrupted, Stop, interruptible
 from workbench.training.log_file import logging_to
 from workbench.training.metrics_csv import MetricsCsv
 from workbench.training.monitor import LastCheckpoint, StepMonitor
+from workbench.training.nan_capture import FiniteCheck
 from workbench.training.progress import FitProgress
 from workbench.training.results import SplitResult
+from workbench.training.stopping import StopAtStep
 from workbench.training.tracking import RowPositions, Tracking
 
 log = logging.getLogger("workbench")
@@ -75,19 +83,36 @@ def fit(recipe: Recipe, resume: Path | None = None, console: Console | None = No
         UserError: Anything that the user can put right, such as missing files or a loss that is not finite.
         Interrupted: By Ctrl-C or SIGTERM before the result was written; its `folder`, if any, can be resumed.
     """
-    console = console or Console(stderr=True)
+    train, device = recipe.train, machine.accelerator(recipe.train.device)
+    if ranks.must_start(train.devices, train.num_nodes):
+        folder = rank_launch.fit_in_processes(recipe_files.to_yaml(recipe), train.devices, resume, device == "cpu")
+        return FitOutcome(folder, run_folder.read_json(folder / run_folder.RESULT))
+    with ranks.joined(train.devices, train.num_nodes, device):
+        return _fit(recipe, resume, console or Console(stderr=True, quiet=not ranks.is_first()))
+
+
+def _fit(recipe: Recipe, resume: Path | None, console: Console) -> FitOutcome:
+    """Fit in this process, one of several that have joined or the only one."""
     tracking.choose_mode(recipe.track.wandb)  # what it refuses should not cost the time to read the data
-    folder = resume or run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
+    name = recipe.about.name or "unnamed"
+    folder = ranks.by_first(lambda: ranks.announced(resume or run_folder.create(recipe.track.runs_dir, name)))
     try:
-        with interruptible(folder), disk_errors(folder), logging_to(folder, console):
-            try:
-                prepared = _prepare(building.settle(recipe), folder, console, is_new=resume is None)
-            except (UserError, KeyboardInterrupt) as error:
-                can_resume = (folder / run_folder.RECIPE).is_file() and not isinstance(error, UserError)
-                if resume is None and not can_resume:
-                    shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty run folder helps nobody
-                raise
-            return prepared.run()
+        with interruptible(folder) as stop, disk_errors(folder), logging_to(folder, console):
+
+            def attempt(is_again: bool, through: int | None) -> FitOutcome:
+                is_new = resume is None and not is_again and ranks.is_first()
+                try:
+                    with ranks.in_turn():
+                        prepared = _prepare(building.settle(recipe), folder, console, is_new)
+                except (UserError, KeyboardInterrupt) as error:
+                    can_resume = (folder / run_folder.RECIPE).is_file() and not isinstance(error, UserError)
+                    if is_new and not can_resume:
+                        shutil.rmtree(folder, ignore_errors=True)  # nothing has begun: an empty one helps nobody
+                    raise
+                return prepared.run(stop, through)
+
+            batch_size = recipe.data.batch_size if runtime_recipe.micro_batch_is_open(recipe) else None
+            return faults.with_second_tries(attempt, folder, stop, batch_size)
     except Interrupted:
         result = run_folder.read_json(folder / run_folder.RESULT)
         if result is None:
@@ -99,6 +124,7 @@ def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _F
     """Write what is known before the first step, read the data's lists, build the model."""
     if is_new:
         run_folder.write_text(folder / run_folder.RECIPE, recipe_files.to_yaml(recipe))
+        slurm.note_job(folder)
     if not (folder / run_folder.COMMAND).is_file():  # new, or stopped right after the recipe was written
         run_folder.write_text(folder / run_folder.COMMAND, run_folder.command_line() + "\n")
     if not (folder / run_folder.ENVIRONMENT).is_file():
@@ -107,7 +133,7 @@ def _prepare(recipe: Recipe, folder: Path, console: Console, is_new: bool) -> _F
     if machine.accelerator(recipe.train.device) == "cpu":
         machine.keep_freed_memory()
     data = building.build_data(recipe, card_files.card_for(recipe))
-    write_splits(folder, data)
+    results.write_splits(folder, data)
     lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
     recipe = runtime_recipe.settle(recipe, data, lengths, folder)
     data.micro_batch_size = building.micro_batch_of(recipe)
@@ -133,7 +159,9 @@ class _Fit:
         self.classifier, self.console = classifier, console
         metric = data.metric
         checkpoints = folder / run_folder.CHECKPOINTS
-        self.last = checkpoints / run_folder.LAST
+        minutes = recipe.train.checkpoint_minutes
+        self.checkpoint = LastCheckpoint(checkpoints / run_folder.LAST, lengths.epoch_steps, minutes)
+        self.done = continuing.last_step(checkpoints)
         self.monitor = StepMonitor(recipe.track.log_every_steps, building.micro_batch_of(recipe))
         self.best = BestWeights(checkpoints / run_folder.BEST, metric)
         decay = building.ema_decay(recipe, lengths.total_steps)
@@ -143,60 +171,57 @@ class _Fit:
         self.openings = 0
         self.environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)
 
-    def run(self) -> FitOutcome:
+    def run(self, stop: Stop, through: int | None) -> FitOutcome:
         rows = RowPositions(self.lengths.epoch_steps, self.recipe.data.batch_size)
         config = {**recipe_files.to_dict(self.recipe), "environment": self.environment}
-        self.tracking = Tracking(self.recipe.track, self.folder, self.recipe.about.name, config, rows)
+        track = self.recipe.track if ranks.is_first() else dataclasses.replace(self.recipe.track, wandb="off")
+        self.tracking = Tracking(track, self.folder, self.recipe.about.name, config, rows)
         try:
             self.tracking.attempt("the dataset", tracking_artifacts.log_dataset, self.folder, self.data)
-            self.train()
+            ids, seed = self.data.table.ids, self.recipe.train.seed
+            self.train([FiniteCheck(self.folder, ids, seed, through), StopAtStep(stop, self.checkpoint)])
             selection, test = self.score()
-            outcome = self.write(selection, test)
+            outcome = ranks.by_first(lambda: self.write(selection, test))
         except BaseException as error:
             self.tracking.close(1 if isinstance(error, Exception) else 130)
             raise
         try:
             try:
-                self.tell_wandb(outcome.result, test or selection)
+                tables = (test or selection, self.data, self.classifier)
+                pick, steps = self.recipe.train.pick, self.lengths.epoch_steps
+                tracking_end.tell(self.tracking, outcome.result, steps, tables, pick)
             finally:
                 self.tracking.close(0)
         except KeyboardInterrupt:
             self.tracking.say_cut_short()
-        outcome.result["tracking"] = self.tracking.section()
-        run_folder.write_json(self.folder / run_folder.RESULT, outcome.result)
+        if ranks.is_first():
+            outcome.result["tracking"] = self.tracking.section()
+            run_folder.write_json(self.folder / run_folder.RESULT, outcome.result)
         return outcome
 
-    def tell_wandb(self, result: dict[str, Any], shown: SplitResult | None) -> None:
-        """Send the end of a run that is complete on disk already."""
-        self.tracking.attempt("the scores", tracking_tables.log_scores, result, self.lengths.epoch_steps)
-        if shown is not None:
-            tables = (shown, self.data, self.classifier)
-            seconds = tracking_tables.MOST_SECONDS
-            if not self.tracking.attempt("the final tables", tracking_tables.log_tables, *tables, seconds=seconds):
-                return
-        if self.tracking.mode == "online" and self.tracking.job_type != tracking.TRIAL:
-            aliases = [self.recipe.train.pick, self.data.card.name]
-            aliases += ["final"] if self.tracking.job_type == "final" else []
-            seconds = tracking_artifacts.UPLOAD_SECONDS
-            upload = tracking_artifacts.log_model
-            self.tracking.attempt("the model", upload, self.folder, result, aliases, seconds=seconds)
-
-    def train(self) -> None:
+    def train(self, watching: list[lightning.Callback]) -> None:
         """Fit, from the last checkpoint if there is one."""
-        resuming = self.last.is_file()
-        step = None
+        resuming = self.done is not None
         if resuming:
-            step = torch.load(self.last, weights_only=True, map_location="cpu")["global_step"]
-            log.info("going on from step %d", step)
-        loggers = [MetricsCsv(self.folder / run_folder.METRICS, self.lengths.epoch_steps, step)]
-        loggers += [self.tracking.logger] if self.tracking.logger else []
-        callbacks = [self.monitor, self.progress, self.best]
+            log.info("going on from step %d", self.done)
+            warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # it is: by order.EpochBatches
+        loggers = []
+        if ranks.is_first():
+            loggers = [MetricsCsv(self.folder / run_folder.METRICS, self.lengths.epoch_steps, self.done)]
+            loggers += [self.tracking.logger] if self.tracking.logger else []
+        callbacks = [*rank_steps.begin(self.classifier, self.recipe.train.sync_bn), *watching]
+        callbacks += [self.monitor, self.progress, self.best]
         callbacks += [self.average] if self.average else []
-        callbacks += [self.tracking.identity, LastCheckpoint(self.last)]
+        callbacks += [self.tracking.identity, self.checkpoint]
         trainer = building.build_trainer(self.recipe, self.lengths, self.folder, callbacks, loggers)
-        self.feed = head_only.feed(self.classifier, self.data, self.lengths, trainer.precision, step or 0)
-        self.keep_pixels(resuming)
-        trainer.fit(self.classifier, datamodule=self.feed, ckpt_path=self.last if resuming else None)
+        self.feed = head_only.feed(self.classifier, self.data, self.lengths, trainer.precision, self.done or 0)
+        with ranks.in_turn():
+            self.keep_pixels(resuming)
+        start = self.checkpoint.path if resuming else None
+        trainer.fit(self.classifier, datamodule=self.feed, ckpt_path=start, weights_only=True)
+        rank_steps.end(self.classifier)
+        if ranks.is_first():
+            self.checkpoint.forget_previous()
         if self.average is not None:
             self.average.swap(self.classifier)
 
@@ -208,7 +233,8 @@ class _Fit:
         steps = self.lengths.total_steps - getattr(self.feed, "through_step", 0)  # those that read images
         epochs = steps / self.lengths.epoch_steps
         choice = keep_pixels(self.data, asked, data.prepare_side, epochs, Choice(**earlier) if earlier else None)
-        run_folder.write_json(path, dataclasses.asdict(choice))
+        if ranks.is_first():
+            run_folder.write_json(path, dataclasses.asdict(choice))
 
     def score(self) -> tuple[SplitResult | None, SplitResult | None]:
         """Choose the weights by selection, then open test, once."""
@@ -222,7 +248,10 @@ class _Fit:
                 self.picked_step = self.best.step
                 selection = results.run_split(trainer, self.classifier, self.feed, splits.SELECTION)
         if self.recipe.train.open_test and len(self.data.rows(splits.TEST)):
-            self.openings = run_folder.record_test_opening(self.folder, "fit", len(self.data.rows(splits.TEST)))
+            count = len(self.data.rows(splits.TEST))
+            self.openings = ranks.by_first(lambda: run_folder.record_test_opening(self.folder, "fit", count))
+            if self.openings > 1:
+                log.warning("test is opened for the %d. time: the fit was stopped after opening it", self.openings)
             test = results.run_split(trainer, self.classifier, self.feed, splits.TEST)
         return selection, test
 
@@ -269,18 +298,3 @@ class _Fit:
         result["tracking"] = self.tracking.section()  # after what the model takes along: it says nothing of W&B
         run_folder.write_json(self.folder / run_folder.RESULT, result)  # last: its presence means a finished run
         return FitOutcome(self.folder, result)
-
-
-def write_splits(folder: Path, data: ImageDataModule) -> None:
-    """Write the ids of every split, and what must be known of them; on a restart, check that they are the same.
-
-    Raises:
-        UserError: The set has changed since the run began.
-    """
-    content = results.split_ids(data)
-    results.check_splits(folder, data)
-    run_folder.write_json(folder / run_folder.SPLITS, content)
-    listed = ", ".join(f"{count} {split}" for split, count in content["counts"].items())
-    log.info("%s: %s images, %d classes", data.card.title or data.card.name, listed, data.num_classes)
-    for stamp in data.table.stamps:
-        log.info("note: %s", stamp)

@@ -5,6 +5,7 @@ What stands in which file is the contract in README.md; `results.py` makes the s
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
@@ -16,26 +17,33 @@ from pathlib import Path
 from typing import Any
 
 from workbench.atomic import disk_errors, replacing
+from workbench.specs.confidential import without_secrets
 from workbench.specs.errors import UserError
+from workbench.training.csv_cells import defused
 
 RECIPE, COMMAND, ENVIRONMENT, SPLITS = "recipe.yaml", "command.txt", "environment.json", "splits.json"
 METRICS, RESULT, PREDICTIONS, LOG = "metrics.csv", "result.json", "predictions.csv", "log.txt"
 TEST_OPENINGS, PAGE, LOGITS = "test_openings.json", "report.html", "logits.safetensors"
-CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.safetensors"
+CHECKPOINTS, LAST, PREVIOUS, BEST = "checkpoints", "last.ckpt", "previous.ckpt", "best.safetensors"
 WANDB, PIXELS = "wandb.json", "pixels.json"
 RUNTIME = "runtime.json"
 
 
 def create(runs_dir: str, recipe_name: str) -> Path:
-    """Make `runs/<recipe>/<time>-<id>/`, never an existing one.
+    """Make `runs/<recipe>/<time>-<id>/`, never an existing one, whatever other processes do and the clock says.
 
     Raises:
         UserError: It cannot be made.
     """
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(runs_dir) / recipe_name / f"{now}-{secrets.token_hex(3)}"
-    with disk_errors(folder):
-        (folder / CHECKPOINTS).mkdir(parents=True)
+    runs, now = Path(runs_dir) / recipe_name, datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    with disk_errors(runs / now):
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = runs / f"{now}-{secrets.token_hex(3)}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()  # only one process can
+                break
+        (folder / CHECKPOINTS).mkdir()
     return folder
 
 
@@ -63,33 +71,45 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or return None if the file is not there."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Read JSON, or return None if the file is not there.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file whole or not at all."""
+    """Write a CSV file whole or not at all; what a spreadsheet would compute is defused."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([defused(cell) for cell in row] for row in (header, *rows))
 
 
 def record_test_opening(folder: Path, purpose: str, num_images: int) -> int:
     """Add one opening of the test split to the run's record, before it is opened.
+
+    A fit opens it once, with weights that are settled; if it says so again, it was stopped in between, and the opening
+    is marked as the repetition that it is.
 
     Returns:
         How often it has been opened by now.
     """
     openings = read_json(folder / TEST_OPENINGS) or []
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    openings.append({"time": time, "purpose": purpose, "images": num_images})
+    opening = {"time": time, "purpose": purpose, "images": num_images}
+    if purpose == "fit" and any(earlier.get("purpose") == "fit" for earlier in openings):
+        opening["repeated"] = "the fit was stopped after it had opened test and before its result was written"
+    openings.append(opening)
     write_json(folder / TEST_OPENINGS, openings)
     return len(openings)
 
 
 def command_line() -> str:
-    """Return the command that runs, as one could type it."""
+    """Return the command that runs, as one could type it, but for a secret in it."""
     name = Path(sys.argv[0]).name
     program = ["python", "-m", "workbench"] if name in ("__main__.py", "workbench") else [name or "python"]
-    return shlex.join([*program, *sys.argv[1:]])
+    return without_secrets(shlex.join([*program, *sys.argv[1:]]))

@@ -91,6 +91,11 @@ class Question:
     steps: int
     compiles: int
 
+    def allows(self, one: Runtime) -> bool:
+        """Whether a runtime has the precision and the micro-batch that are asked for."""
+        sizes = (self.stated.micro_batch_size, *self.sizes)
+        return one.precision in self.precisions and one.micro_batch_size in sizes
+
 
 Measure = Callable[[Runtime, float | None], Measured | None]
 """(candidate, seconds per step beyond which to give up, or None) -> what was measured; None: it cannot run here."""
@@ -102,15 +107,15 @@ def search(question: Question, measure: Measure, known: Sequence[Measured] = ())
     Args:
         question: What is to be decided.
         measure: Measures one candidate.
-        known: Measured before; not measured again.
+        known: Measured before, perhaps for another question; not measured again.
 
     Returns:
-        Everything measured or known, the stated runtime first.
+        Everything measured or known that answers the question, the stated runtime first.
 
     Raises:
         UserError: The stated runtime does not fit in memory.
     """
-    found = {one.runtime: one for one in known}
+    found = {one.runtime: one for one in known if question.allows(one.runtime)}
 
     def attempt(candidate: Runtime) -> Measured | None:
         if candidate not in found:

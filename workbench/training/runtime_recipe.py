@@ -56,16 +56,24 @@ def settle(recipe: Recipe, data: ImageDataModule, lengths: Lengths, folder: Path
     return dataclasses.replace(recipe, train=train)
 
 
+def micro_batch_is_open(recipe: Recipe) -> bool:
+    """Whether a recipe leaves the micro-batch to the machine."""
+    train = recipe.train
+    return train.micro_batch_size == "auto" or (train.runtime == "auto" and train.micro_batch_size is None)
+
+
 def _decide(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> dict[str, Any]:
     """Return the content of runtime.json."""
     train, batch_size = recipe.train, recipe.data.batch_size
     device, subject = machine.accelerator(train.device), _subject(recipe, data, lengths)
     precisions = machine.precisions(device) if train.precision == "auto" else (train.precision,)
     stated = Runtime(train.channels_last, precisions[0], train.compile, building.micro_batch_of(recipe))
-    is_open = train.micro_batch_size == "auto" or train.runtime == "auto" and train.micro_batch_size is None
+    is_open = micro_batch_is_open(recipe)
     if is_open:
-        fits = runtime_trial.memory_test(subject, stated, machine.available_memory_bytes())
-        size = runtime_trial.largest_that_fits(fits, runtime.divisors(batch_size))
+        free = machine.available_memory_bytes()
+        fits = runtime_trial.memory_test(subject, stated, free and free // train.devices)  # of a CPU, which they share
+        share = batch_size // building.processes_of(recipe)
+        size = runtime_trial.largest_that_fits(fits, runtime.divisors(share))
         stated = dataclasses.replace(stated, micro_batch_size=size)
     if train.runtime == "stated":
         line = f"runtime: micro-batch {stated.micro_batch_size} of {batch_size}: the largest that fits in memory"
@@ -78,13 +86,13 @@ def _decide(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> dict[str
     path = runtime.cache_file(key)
     known = runtime.read_cache(path, key)
     measured = runtime.search(question, lambda *asked: runtime_trial.measure(subject, *asked), known)
-    runtime.write_cache(path, key, measured)
+    runtime.write_cache(path, key, [*measured, *(one for one in known if one not in measured)])
     chosen = runtime.choose(measured, question)
     return {
         "runtime": dataclasses.asdict(chosen.runtime),
         "line": runtime.told(chosen, measured, question, batch_size),
         "measured": [dataclasses.asdict(one) for one in measured],
-        "from_cache": len(known),
+        "from_cache": sum(one in known for one in measured),
     }
 
 

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from lightning.pytorch.utilities.memory import is_oom_error
 from torch import Tensor, distributed
 
 from workbench.models.staged import StagedNet
 from workbench.specs.errors import UserError
 from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.out_of_memory import is_out_of_memory
 from workbench.training.runtime import Measured, Runtime
 
 log = logging.getLogger("workbench")
@@ -110,9 +110,9 @@ def measure(subject: Subject, runtime: Runtime, give_up: float | None) -> Measur
     try:
         return _measured(_Step(subject, runtime), subject, runtime, give_up)
     except RuntimeError as error:
-        if not (_is_out_of_memory(error) or runtime.compiled):
+        if not (is_out_of_memory(error) or runtime.compiled):
             raise
-        why = "does not fit in memory" if _is_out_of_memory(error) else f"does not compile: {_first_line(error)}"
+        why = "does not fit in memory" if is_out_of_memory(error) else f"does not compile: {_first_line(error)}"
         log.info("runtime %s: %s", runtime, why)
         return None
     finally:
@@ -123,10 +123,6 @@ def measure(subject: Subject, runtime: Runtime, give_up: float | None) -> Measur
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)
 
 
 def _measured(step: _Step, subject: Subject, runtime: Runtime, give_up: float | None) -> Measured:
@@ -186,7 +182,7 @@ def _tried(fits: Callable[[int], bool], size: int) -> bool:
     try:
         return fits(size)
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return False
 

@@ -16,10 +16,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from workbench.specs.confidential import without_secrets
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Track
 from workbench.training import run_folder
-from workbench.training.tracking_logger import QuietWandbLogger, RowPositions, WandbIdentity, known_identity
+from workbench.training.tracking_logger import (
+    QuietWandbLogger,
+    RowPositions,
+    WandbIdentity,
+    arguments_without_secrets,
+    known_identity,
+)
 
 log = logging.getLogger("workbench")
 
@@ -159,7 +166,8 @@ class Tracking:
             notes=notes,
             settings=settings,
         )
-        run = logger.experiment
+        with arguments_without_secrets():
+            run = logger.experiment
         self.logger = logger
         run.config.update(config, allow_val_change=True)
         for axis in ("epoch", "images_seen"):
@@ -173,7 +181,7 @@ class Tracking:
             "entity": run.entity or None,
             "group": self.group,
             "job_type": self.job_type,
-            "url": run.url,
+            "url": run.url and without_secrets(run.url),
             "parts": [*earlier, *([] if goes_on else [part])],
         }
         run_folder.write_json(self.folder / run_folder.WANDB, self.identity.identity)
@@ -210,7 +218,7 @@ class Tracking:
     def _warn(self, what: str, error: Exception) -> None:
         """Say what went wrong, the first time."""
         if self.failed is None:
-            text = " ".join(str(error).split())[:200] or "no details"
+            text = without_secrets(" ".join(str(error).split()))[:200] or "no details"
             self.failed = f"{what}: {type(error).__name__}: {text}"
             rest = f"the run goes on; `{self.sync}` sends later what is missing"
             rest = "the run goes on without W&B" if self.run is None else rest

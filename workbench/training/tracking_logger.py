@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from workbench.specs.confidential import without_secrets
 from workbench.training import run_folder
 
 
@@ -56,6 +59,17 @@ class QuietWandbLogger(WandbLogger):
         except Exception as error:  # whatever a remote service can do
             self._deaf = True
             self._failed(error)
+
+
+@contextlib.contextmanager
+def arguments_without_secrets() -> Iterator[None]:
+    """Hide secrets among this process's arguments: W&B copies them into its files when a run opens."""
+    given = sys.argv[1:]
+    sys.argv[1:] = map(without_secrets, given)
+    try:
+        yield
+    finally:
+        sys.argv[1:] = given
 
 
 class WandbIdentity(lightning.Callback):

@@ -104,7 +104,7 @@ def _mistake(path: Path, row: dict[str, str], earlier: int | None, is_unlabelled
         return f"the label {row['label']!r}", "a name in one line", "correct the cell"
     if earlier:
         return f"{row['path']}, as in line {earlier}", "every image once", "take one line out"
-    if not image.is_file():
+    if not os.path.isfile(image):  # unlike Path.is_file, it takes a name too long for the disk as no file
         return f"{image}: no such file", f"a path that counts from {path.parent}", "correct the path, or add the file"
     if not os.access(image, os.R_OK):
         return f"{image}: not readable", "a readable file", "get permission, or take the line out"
