@@ -2,7 +2,7 @@
 
 python benchmarks/fuzz.py --images 2000 --recipes 2000 --others 500
 python benchmarks/fuzz.py --quick                      a few of each, nothing recorded
-python benchmarks/fuzz.py --only recipe 17             one of them again, with what it is and all that is said
+python benchmarks/fuzz.py --only recipe 17             one of them again, with its error whole
 
 Anything but a result or the clear error is a crash and is printed with its number. The work is done by other processes,
 a block each, so that even a decoder that takes its process along is counted and named.

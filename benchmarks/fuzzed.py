@@ -58,7 +58,7 @@ def attempt(kind: str, number: int, folder: Path, aloud: bool = False) -> tuple[
         kind: One of `KINDS`.
         number: Which one; the same number gives the same input.
         folder: Where files may be written.
-        aloud: Print it, and what is said of it.
+        aloud: Print what is said of it, whole.
 
     Returns:
         What it was made from, and the outcome.

@@ -2,16 +2,21 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import paint
+from safetensors.torch import save_file
 from test_fit import read_rows
 
 from workbench import evaluate, load_recipe
 from workbench.analysis.compare_files import read_tested
 from workbench.analysis.report_runs import find_runs
 from workbench.cli import app as command_line
+from workbench.data import image_datamodule
+from workbench.data.image_rows import ImageRows
 from workbench.specs.errors import UserError
 from workbench.training import building, embeddings
 from workbench.training.building import Lengths
@@ -116,8 +121,44 @@ def test_damaged_and_foreign_files_are_made_again(parts, passes, caplog):
     (other,) = set(embedded_files()) - {first}
     shutil.copy(other, first)
     assert torch.equal(embedded_split(*parts(), "train").features, made)
-    assert len(passes) == 5
+    save_file({"features": made}, first)  # whole, but by nobody who says what it is of
+    assert torch.equal(embedded_split(*parts(), "train").features, made)
+    assert len(passes) == 6
     assert first.read_bytes() == whole
+
+
+@pytest.mark.parametrize("library", [torch])
+def test_another_version_may_decode_or_resize_otherwise(parts, passes, monkeypatch, library):
+    embedded_split(*parts(), "test")
+    monkeypatch.setattr(library, "__version__", "0.0")
+    embedded_split(*parts(), "test")
+    assert len(passes) == 2
+
+
+def test_what_was_embedded_before_a_stop_is_not_embedded_again(parts, passes, monkeypatch):
+    expected = embedded_split(*parts(), "train").features
+    for path in embedded_files():
+        path.unlink()
+    monkeypatch.setattr(embeddings, "PART", 8, raising=False)
+    monkeypatch.setattr(image_datamodule, "EVAL_BATCH", 4)
+    real, done = ImageRows.__getitem__, []
+
+    def stopped(rows, item):
+        if len(done) == 30:
+            raise KeyboardInterrupt
+        done.append(item)
+        return real(rows, item)
+
+    monkeypatch.setattr(ImageRows, "__getitem__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        embedded_split(*parts(), "train")
+    assert len(embedded_files()) == 3
+    embedded_files()[0].write_bytes(b"damaged")
+    monkeypatch.setattr(ImageRows, "__getitem__", real)
+    torch.testing.assert_close(embedded_split(*parts(), "train").features, expected)
+    assert [count for _, count in passes[1:-1]] == [36]
+    assert passes[-1][1] in (36, 28, 20)  # from the first part that is not there
+    assert len(embedded_files()) == 1
 
 
 def test_where_nothing_can_be_kept_it_goes_on(parts, passes, monkeypatch, caplog):
@@ -192,6 +233,38 @@ def test_an_earlier_stage_is_scored_and_leaves_no_model(tiny_recipe):
     assert runs[0].settings["probe"] == "stage2"
 
 
+def test_a_stop_is_answered_in_order_and_leaves_nothing(tiny_recipe, tmp_path, monkeypatch):
+    from workbench.training import probe as probing
+    from workbench.training.interrupts import Interrupted
+
+    monkeypatch.setattr(probing, "embedded_split", lambda *a, **k: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        probe(tiny(tiny_recipe).recipe)
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.name != "tiny"] == []
+
+
+def test_the_set_is_read_once(tiny_recipe, monkeypatch):
+    read, real = [], image_datamodule.read_table
+    monkeypatch.setattr(image_datamodule, "read_table", lambda *a: read.append(a) or real(*a))
+    probe(tiny(tiny_recipe).recipe, ProbeOptions(strengths=(0.1,)))
+    assert len(read) == 1
+
+
+def test_a_loss_that_is_not_finite_leaves_test_closed(tiny_recipe, tmp_path):
+    with pytest.raises(UserError, match=r"strength 1e\+39(.|\n)*at most 1e4"):
+        probe(tiny(tiny_recipe).recipe, ProbeOptions(strengths=(1e39,)))
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.name != "tiny"] == []
+
+
+@pytest.mark.parametrize("stage", [[], ["--stage", "stage3"]])
+def test_nothing_to_choose_by_is_said_before_anything_is_embedded(tiny_recipe, tmp_path, monkeypatch, stage):
+    monkeypatch.setattr(embeddings, "_embed", None)
+    for name in "ab":
+        paint(tmp_path / "few" / "train" / name / "0.png", 0, 1)
+    text = called("--recipe", tiny_recipe, f"data.path={tmp_path / 'few'}", "data.prepared_root=p", *stage)
+    assert "no image to choose by" in text
+
+
 def called(*arguments):
     with pytest.raises(UserError) as error:
         CliRunner().invoke(command_line.app, ["probe", *map(str, arguments)], catch_exceptions=False)
@@ -210,6 +283,7 @@ def test_mistakes_are_said_in_words_and_leave_nothing(tiny_recipe, tmp_path):
         ("--knn", "1.5"),
         ("--shots", "-1"),
         ("--knn", "nan"),
+        ("--strengths", "1,1e5"),
     ):
         assert f"as in {option}" in called(*recipe, f"{option}={given}")
     folders = list((tmp_path / "runs").rglob("*"))
