@@ -59,8 +59,11 @@ def test_two_damaged_checkpoints_are_refused_in_words(tmp_path_factory, changed)
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in (run_folder.LAST, run_folder.PREVIOUS):
         (folder / name).write_bytes(changed)
+    told = "to begin again from step 0"
     try:
-        assert continuing.last_step(folder) in (7, 5)
-        assert holds(folder / run_folder.LAST, LAST) or holds(folder / run_folder.LAST, PREVIOUS)
+        step = continuing.last_step(folder)
     except UserError as error:
-        assert "to begin again from step 0" in str(error)
+        told = str(error)
+    else:
+        assert holds(folder / run_folder.LAST, LAST if step == 7 else PREVIOUS)
+    assert "to begin again from step 0" in told
