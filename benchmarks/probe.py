@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two rounds on rendered images; nothing is kept")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.quick:
         arguments.recipe, arguments.rounds = "quickstart", 2
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Time a training step (forward, backward, update): ours against timm and torchvision, taking turns in one process.
+"""Time a training step (forward, backward, update): ours against timm and torchvision, taking turns.
 
 python benchmarks/train_step.py                              # CPU: against both as they come, eager fp32, contiguous
 python benchmarks/train_step.py --device gpu --archs b0 b3 b7 --batch 128 64 8    # all at timm's best settings
@@ -6,18 +6,20 @@ python benchmarks/train_step.py --quick                      # a try: nothing is
 
 On a CPU ours takes channels_last and the precision that `train.precision: auto` takes there; on a GPU every side takes
 bf16 autocast, channels_last and torch.compile. All sides have the same optimizer, dropout and stochastic depth. On a
-CPU ours has `machine.keep_freed_memory`, as in every fit; the others have the allocator as it comes, or with
-`--keep-memory all` that too. Lightning's loop and the loading of images are not in it. A ratio is of one round, images
-per second of ours over the other's; rows go to results/train_step.csv.
+CPU each side is a process of its own, and only one works at a time: ours has `machine.keep_freed_memory`, as in every
+fit; the others have the allocator as it comes, or with `--keep-memory all` that too. Lightning's loop and the loading
+of images are not in it. A ratio is of one round, images per second of ours over the other's; rows go to
+results/train_step.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
+import contextlib
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import measured
@@ -32,6 +34,7 @@ from workbench.training import machine, run_folder
 
 CLASSES = 102
 DROP_PATH = 0.2
+NAMES = ("ours", "timm", "torchvision")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -87,52 +90,71 @@ class Step:
         return (time.perf_counter() - began) / steps
 
 
-def sides(arch: str, device: torch.device, size: tuple[int, int]) -> dict[str, Step]:
-    """Return every side of a comparison, ours first."""
+def sides(arch: str, device: torch.device, size: tuple[int, int], only: str | None = None) -> dict[str, Step]:
+    """Return every side of a comparison, or only one, ours first."""
+    drop = {"drop_rate": ARCHS[arch].dropout, "drop_path_rate": DROP_PATH}
+    tv_model = getattr(torchvision.models, f"efficientnet_{arch}")
     nets = {
-        "ours": EfficientNet(arch, CLASSES, drop_path=DROP_PATH),
-        "timm": timm.create_model(
-            f"efficientnet_{arch}", num_classes=CLASSES, drop_rate=ARCHS[arch].dropout, drop_path_rate=DROP_PATH
-        ),
-        "torchvision": getattr(torchvision.models, f"efficientnet_{arch}")(
-            weights=None, num_classes=CLASSES, stochastic_depth_prob=DROP_PATH
-        ),
+        "ours": lambda: EfficientNet(arch, CLASSES, drop_path=DROP_PATH),
+        "timm": lambda: timm.create_model(f"efficientnet_{arch}", num_classes=CLASSES, **drop),
+        "torchvision": lambda: tv_model(weights=None, num_classes=CLASSES, stochastic_depth_prob=DROP_PATH),
     }
-    if device.type == "cuda":
-        return {name: Step(net, device, True, "bf16", True, size) for name, net in nets.items()}
-    own = Step(nets.pop("ours"), device, True, machine.precisions("cpu")[0], False, size)
-    return {"ours": own} | {name: Step(net, device, False, "fp32", False, size) for name, net in nets.items()}
+    made = {}
+    for name, make in nets.items():
+        if only in (None, name):
+            tuned = device.type == "cuda" or name == "ours"
+            precision = "bf16" if device.type == "cuda" else machine.precisions("cpu")[0] if tuned else "fp32"
+            made[name] = Step(make(), device, tuned, precision, device.type == "cuda", size)
+    return made
 
 
-def usual_memory() -> None:
-    """Undo `machine.keep_freed_memory`: glibc's defaults (mallopt(3)), and what was kept is given back."""
-    libc = ctypes.CDLL("libc.so.6")
-    for name, value in ((-4, 65536), (-1, 128 * 1024)):  # M_MMAP_MAX, M_TRIM_THRESHOLD
-        libc.mallopt(name, value)
-    libc.malloc_trim(0)
+class Apart:
+    """A side in a process of its own, because the allocator's settings hold for a process and cannot be taken back.
+
+    Args:
+        name: The side.
+        arch: Its architecture.
+        size: Images, and their side.
+        keeps: Whether it has `machine.keep_freed_memory`.
+    """
+
+    def __init__(self, name: str, arch: str, size: tuple[int, int], keeps: bool):
+        context = multiprocessing.get_context("spawn")
+        self.end, other = context.Pipe()
+        context.Process(
+            target=serve, args=(other, name, arch, size, keeps, torch.get_num_threads()), daemon=True
+        ).start()
+
+    def seconds(self, steps: int) -> float:
+        """Return the time of one of several steps."""
+        self.end.send(steps)
+        return self.end.recv()
 
 
-def memory_as(name: str) -> None:
-    """Give ours the memory setting of a fit and others the usual one."""
-    machine.keep_freed_memory() if name == "ours" else usual_memory()
+def serve(end: Connection, name: str, arch: str, size: tuple[int, int], keeps: bool, threads: int) -> None:
+    """Do as many steps as are asked for, until nobody asks."""
+    torch.set_num_threads(threads)
+    if keeps:
+        machine.keep_freed_memory()
+    torch.manual_seed(0)
+    step = sides(arch, torch.device("cpu"), size, only=name)[name]
+    with contextlib.suppress(EOFError):
+        while True:
+            end.send(step.seconds(end.recv()))
 
 
-def rounds(
-    steps: dict[str, Step], count: int, per_round: int, before: Callable[[str], object] = lambda name: None
-) -> dict[str, list[float]]:
+def rounds(steps: dict[str, Step | Apart], count: int, per_round: int) -> dict[str, list[float]]:
     """Return seconds per step of each round, by side; a first one, which compiles, is not counted.
 
     Args:
         steps: The sides.
         count: Rounds.
         per_round: Steps of each side in a round; one more goes before them.
-        before: Called with a side's name when its turn comes.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(count + 1):
         for name, step in steps.items():
-            before(name)
-            step()
+            step.seconds(1)
             took = step.seconds(per_round)
             if number:
                 seconds[name].append(took)
@@ -148,8 +170,12 @@ def measure(arch: str, batch: int, arguments: argparse.Namespace) -> list[dict[s
     """Return a row per rival."""
     device = torch.device("cuda" if arguments.device == "gpu" else "cpu")
     side = arguments.resolution or ARCHS[arch].resolution
-    before = [memory_as] if arguments.device == "cpu" and arguments.keep_memory == "ours" else []
-    seconds = rounds(sides(arch, device, (batch, side)), arguments.rounds, arguments.steps, *before)
+    if arguments.device == "gpu":
+        steps = sides(arch, device, (batch, side))
+    else:
+        keep = ("ours",) if arguments.keep_memory == "ours" else NAMES
+        steps = {name: Apart(name, arch, (batch, side), name in keep) for name in NAMES}
+    seconds = rounds(steps, arguments.rounds, arguments.steps)
     ours = seconds.pop("ours")
     row = {"arch": arch, "resolution": side, "batch": batch, "device": arguments.device}
     row["precision"] = "bf16" if arguments.device == "gpu" else machine.precisions("cpu")[0]
@@ -189,8 +215,6 @@ def main() -> None:
         arguments.batch *= len(arguments.archs)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if arguments.device == "cpu":
-        machine.keep_freed_memory()  # for all sides
     for arch, batch in zip(arguments.archs, arguments.batch, strict=True):
         torch.manual_seed(0)
         for row in measure(arch, batch, arguments):

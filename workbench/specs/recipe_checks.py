@@ -191,6 +191,14 @@ def _numbers(recipe: Recipe) -> _Found:
             "one of the two",
             "set optim.weight_decay_times_lr=null or optim.weight_decay=0",
         )
+    side = recipe.data.prepare_side
+    if side is not None and recipe.data.prepare == "off":
+        yield "data.prepare_side", f"{side} with data.prepare=off", "null: nothing is kept", "remove one of the two"
+    elif side is not None and crop and side < (recipe.data.resolution or crop):
+        smallest = recipe.data.resolution or crop
+        given = f"{side}, smaller than the training crops of {smallest}"
+        remedy = "raise data.prepare_side or leave it out: every crop would be enlarged"
+        yield "data.prepare_side", given, f"{smallest} or more", remedy
     if recipe.optim.lr == 0:
         yield "optim.lr", "0", "more than 0", "give the fit a learning rate"
 
