@@ -127,7 +127,7 @@ def test_damaged_and_foreign_files_are_made_again(parts, passes, caplog):
     assert first.read_bytes() == whole
 
 
-@pytest.mark.parametrize("library", [torch])
+@pytest.mark.parametrize("library", [embeddings.torch, embeddings.torchvision, embeddings.PIL])
 def test_another_version_may_decode_or_resize_otherwise(parts, passes, monkeypatch, library):
     embedded_split(*parts(), "test")
     monkeypatch.setattr(library, "__version__", "0.0")
@@ -139,7 +139,7 @@ def test_what_was_embedded_before_a_stop_is_not_embedded_again(parts, passes, mo
     expected = embedded_split(*parts(), "train").features
     for path in embedded_files():
         path.unlink()
-    monkeypatch.setattr(embeddings, "PART", 8, raising=False)
+    monkeypatch.setattr(embeddings, "PART", 8)
     monkeypatch.setattr(image_datamodule, "EVAL_BATCH", 4)
     real, done = ImageRows.__getitem__, []
 

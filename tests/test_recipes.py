@@ -141,6 +141,8 @@ def test_override_forms(recipe, text, section, name, value):
         ("train.phases=[{trian: head}]", "did you mean 'train.phases[0].train'?"),
         ("optim.decay_exclude=[norms]", "norm, bias"),
         ("data.eval_resolution=256 data.eval_resize=224", "256 or more"),
+        ("data.resolution=224 data.prepare_side=200", "224 or more"),
+        ("data.prepare=off data.prepare_side=256", "null: nothing is kept"),
         ("optim.lr=0", "more than 0"),
         ("optim.weight_decay=0.1 optim.weight_decay_times_lr=0.1", "set optim.weight_decay_times_lr=null or"),
         ("model.bn_momentum=0.1 model.bn_momentum_by_epoch=true", "one of the two"),

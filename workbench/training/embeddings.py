@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterator
@@ -17,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from filelock import FileLock
 from torch import Tensor
 
 from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
+from workbench.data.preparing import progress_bar
 from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.errors import UserError
 from workbench.training.classifier import EfficientNetClassifier
@@ -30,6 +34,8 @@ from workbench.training.classifier import EfficientNetClassifier
 log = logging.getLogger("workbench")
 FORMAT = 1
 """Number of the layout of kept files and of how features are computed; another one is computed again."""
+PART = 1024
+"""Images after which their features are kept, so that a stop loses no more; whole batches; a guess."""
 FOLDER = "embeddings"
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -56,6 +62,8 @@ class Embedded:
 
 def join(*parts: Embedded) -> Embedded:
     """Return several, one after another."""
+    if len(parts) == 1:
+        return parts[0]
     features, targets = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "targets"))
     return Embedded(features, targets, np.concatenate([part.rows for part in parts]))
 
@@ -93,11 +101,15 @@ def embedded_split(
         wanted = np.intersect1d(rows, whole)
         if len(wanted):
             made = _part(classifier, data, (name, whole, wanted), {**key, "mirrored": mirrored})
-            parts.append(made.take(np.flatnonzero(np.isin(made.rows, wanted))))
+            parts.append(
+                made if len(made.rows) == len(wanted) else made.take(np.flatnonzero(np.isin(made.rows, wanted)))
+            )
     if not parts:
         labels = _targets(data, np.array([], dtype=np.int64))
         return Embedded(torch.zeros(0, classifier.net.num_features), labels, np.array([], dtype=np.int64))
     joined = join(*parts)
+    if np.array_equal(joined.rows, rows):
+        return joined
     order = np.argsort(joined.rows)
     return joined.take(order[np.searchsorted(joined.rows, rows, sorter=order)])
 
@@ -148,6 +160,7 @@ def _key(classifier: EfficientNetClassifier, data: ImageDataModule, stage: str, 
         "precision": precision,
         "set": data.card.name,
         "source": source,
+        "made_by": [torch.__version__, torchvision.__version__, PIL.__version__],
     }
 
 
@@ -173,8 +186,7 @@ def _part(
         with place.alone():
             kept = place.read(tell=False)
             if kept is None:  # still: another process may have made it meanwhile
-                kept = _embed(classifier, data, split, rows, key)
-                place.write(kept)
+                kept = _embed_in_parts(classifier, data, split, rows, key, place)
     return Embedded(kept, _targets(data, rows), rows)
 
 
@@ -198,7 +210,7 @@ class _Place:
             tensors = {}
         features = tensors.get("features")
         is_sound = features is not None and features.ndim == 2 and len(features) == self.count
-        if is_sound and bytes(tensors["digest"].tolist()) == self._digest(features):
+        if is_sound and tensors.get("digest", features[:0]).tolist() == list(self._digest(features)):
             return features
         if tell:
             log.info("%s is damaged: its features are computed again", self.path)
@@ -213,7 +225,9 @@ class _Place:
             log.info("embeddings are not kept: %s: %s", self.path, error.strerror or error)
 
     def _digest(self, features: Tensor) -> bytes:
-        return hashlib.sha256(self.digest.encode() + _bytes_of(features).tobytes()).digest()
+        made = hashlib.sha256(self.digest.encode())
+        made.update(_bytes_of(features))
+        return made.digest()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -231,23 +245,53 @@ class _Place:
             lock.release()
 
 
+def _embed_in_parts(
+    classifier: EfficientNetClassifier,
+    data: ImageDataModule,
+    split: str,
+    rows: np.ndarray,
+    key: dict[str, object],
+    place: _Place,
+) -> Tensor:
+    """Return the features of rows and keep them: at first those of every `PART` images, then all in `place`."""
+    cuts = range(0, len(rows), PART) if len(rows) > PART else ()
+    parts = [_Place(place.path.parent, data, split, rows[cut : cut + PART], key) for cut in cuts]
+    found = list(itertools.takewhile(lambda features: features is not None, (part.read() for part in parts)))
+    done = sum(map(len, found))
+    after = f" after the {done} that are kept" if done else ""
+    log.info("embedding %d %s images%s%s", len(rows) - done, split, ", mirrored" if key["mirrored"] else "", after)
+    waiting: list[Tensor] = []
+    with progress_bar() as progress:
+        task = progress.add_task(f"{data.card.name}: features", total=len(rows), completed=done)
+        for features in _embed(classifier, data, split, rows[done:], key):
+            progress.advance(task, len(features))
+            waiting.append(features)
+            if parts and sum(map(len, waiting)) == parts[len(found)].count:
+                found.append(torch.cat(waiting))
+                parts[len(found) - 1].write(found[-1])
+                waiting = []
+    whole = torch.cat(found + waiting)
+    place.write(whole)
+    for part in parts:
+        part.path.unlink(missing_ok=True)
+    return whole
+
+
 def _embed(
     classifier: EfficientNetClassifier, data: ImageDataModule, split: str, rows: np.ndarray, key: dict[str, object]
-) -> Tensor:
-    """Pass images through the network up to a stage: (N, F) float32, on the CPU."""
+) -> Iterator[Tensor]:
+    """Pass images through the network up to a stage; yield (n, F) float32 of each batch, on the CPU."""
     net, device = classifier.net, next(classifier.net.parameters()).device
-    log.info("embedding %d %s images%s", len(rows), split, ", mirrored" if key["mirrored"] else "")
     was_training = net.training
     net.eval()
-    found = []
     try:
-        with torch.inference_mode(False), torch.no_grad(), autocast(device, key["precision"]):
-            for batch in data.eval_dataloader(split, rows):
-                batch = data.on_before_batch_transfer(batch, 0)
-                images = batch.images.to(device, non_blocking=True)
-                batch = batch._replace(images=images.flip(-1) if key["mirrored"] else images)
+        for batch in data.eval_dataloader(split, rows):
+            batch = data.on_before_batch_transfer(batch, 0)
+            images = batch.images.to(device, non_blocking=True)
+            batch = batch._replace(images=images.flip(-1) if key["mirrored"] else images)
+            with torch.inference_mode(False), torch.no_grad(), autocast(device, key["precision"]):
                 images = data.on_after_batch_transfer(batch, 0).images
-                found.append(net.embed_stage(images, key["stage"]).float().cpu())
+                features = net.embed_stage(images, key["stage"]).float().cpu()
+            yield features
     finally:
         net.train(was_training)
-    return torch.cat(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from workbench.training import building, machine, run_folder
 from workbench.training.building import Lengths
 from workbench.training.embeddings import Embedded, autocast, check_stage, embedded_split, join
 from workbench.training.few_shot import few_shot
+from workbench.training.interrupts import interruptible
 from workbench.training.log_file import logging_to
 from workbench.training.neighbours import nearest_logits
 from workbench.training.probe_folder import write_metrics, write_result
@@ -78,11 +80,12 @@ def probe(recipe: Recipe, options: ProbeOptions | None = None, console: Console 
 
     Raises:
         UserError: Anything that the user can put right.
+        Interrupted: By Ctrl-C or SIGTERM; nothing is kept, unless test was opened already.
     """
     recipe = _as_probed(building.settle(recipe), options := options or ProbeOptions())
     folder = run_folder.create(recipe.track.runs_dir, recipe.about.name or "unnamed")
     try:
-        with disk_errors(folder), logging_to(folder, console or Console(stderr=True)):
+        with interruptible(), disk_errors(folder), logging_to(folder, console or Console(stderr=True)):
             return _Probe(recipe, options, folder).run()
     except BaseException:
         if not (folder / run_folder.TEST_OPENINGS).is_file():  # that test was opened must stay known
@@ -122,8 +125,13 @@ class _Probe:
         self.precision = machine.choose_precision(recipe.train.precision, self.device)
         self.data = building.build_data(recipe, card := card_files.card_for(recipe))
         write_splits(folder, self.data)
-        only_train = dataclasses.replace(recipe.data, train_on="train")
-        self.choosing = building.build_data(dataclasses.replace(recipe, data=only_train), card)
+        self.choosing = self.data
+        if recipe.data.train_on != "train":
+            only_train = dataclasses.replace(recipe.data, train_on="train")
+            self.choosing = building.build_data(dataclasses.replace(recipe, data=only_train), card)
+        if not len(self.choosing.rows(splits.SELECTION)):
+            given, remedy = "no image to choose by", "hold some out: data.holdout_fraction"
+            raise UserError.of("probe", given, "a selection split", remedy)
         lengths = Lengths(1, 1, (PhasePlan("head", 1, recipe.optim.lr),), 1)
         self.classifier = building.build_classifier(recipe, self.data, lengths)
         log.info(str(self.classifier.load_report or "no pretrained weights: a probe of random initialisation"))
@@ -178,6 +186,10 @@ class _Probe:
         features = train.features.to(next(self.classifier.parameters()).device)
         grid = solve(features, train.targets, data.num_classes, strengths or self.options.strengths)
         self.seconds["solving"] += time.perf_counter() - began
+        for solution in grid:
+            if not math.isfinite(solution.objective):
+                given = f"strength {solution.strength:g}: a loss that is not finite"
+                raise UserError.of("probe", given, "a finite loss", "give --strengths of at most 1e4")
         return grid
 
     def result(self, embedded: Embedded, logits: Tensor, split: str = splits.SELECTION) -> SplitResult:
@@ -195,9 +207,6 @@ class _Probe:
 
     def choose(self, grid: list[Solution], scored: list[SplitResult]) -> tuple[int, list[dict[str, Any]]]:
         """Return the number of the best strength by the set's metric, of equal ones by the loss; and a row for each."""
-        if not len(self.choosing.rows(splits.SELECTION)):
-            given, remedy = "no image to choose by", "hold some out: data.holdout_fraction"
-            raise UserError.of("probe", given, "a selection split", remedy)
         rows = []
         for solution, result in zip(grid, scored, strict=True):
             told = {name: getattr(solution, name) for name in ("strength", "iterations", "objective", "to_gain")}
