@@ -312,7 +312,7 @@ def test_predict_answers_as_the_plain_network_does(finished_run, folder_set, tmp
     files = sorted((folder_set / "test").rglob("*.png"))
     for number, (file, answer) in enumerate(zip(files, model.predict(files), strict=True)):
         for rank, (name, probability) in enumerate(list(answer.items())[:2], 1):
-            path, told_rank, told_name, told = lines[2 * number + rank].split(",")
+            path, told_rank, told_name, told, _ = lines[2 * number + rank].split(",")
             assert (path, int(told_rank), told_name) == (str(file), rank, name)
             assert float(told) == pytest.approx(probability, abs=1e-5)
     monkeypatch.setattr(predict_verb, "TOLD_SECONDS", 0.0)

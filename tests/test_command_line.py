@@ -116,7 +116,7 @@ def test_fit_prints_the_run_folder_last_and_predicts_and_evaluates(tiny_recipe, 
     predicted = workbench("predict", run, folder_set / "test" / "red", "--out", out, "--top", "2")
     assert predicted.returncode == 0, predicted.stderr
     lines = out.read_text().splitlines()
-    assert lines[0] == "path,rank,class,probability"
+    assert lines[0] == "path,rank,class,probability,calibrated"
     assert len(lines) == 1 + 6 * 2
 
 

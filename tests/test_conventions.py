@@ -24,6 +24,8 @@ LAYERS = [
     "training",
     "analysis",
     "sweeps",
+    "exports",
+    "serving",
     "cli",
 ]
 FORBIDDEN = {"models": {"data"}, "data": {"models", "recipe_files"}}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.analysis import compare_pairs
-from workbench.analysis.compare_calibration import BINS, Calibration, calibrate
+from workbench.analysis.compare_calibration import Calibration, calibrate
 from workbench.analysis.compare_files import TestedRun, read_tested
 from workbench.analysis.compare_pairs import Paired
 from workbench.analysis.report_groups import plain
@@ -15,6 +15,7 @@ from workbench.analysis.report_runs import flat, settings_of
 from workbench.shipped import read_yaml
 from workbench.specs.metric_names import HIGHER_IS_BETTER, MEAN_PER_CLASS
 from workbench.training import run_folder
+from workbench.training.calibration import BINS
 
 COLUMNS = ("quantity", "first", "first_low", "first_high", "second", "second_low", "second_high")
 COLUMNS += ("difference", "low", "high", "value", "n", "how")

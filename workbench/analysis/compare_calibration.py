@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,12 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from workbench.data.splits import SELECTION, TEST
 from workbench.training import run_folder
+from workbench.training.calibration import calibration_error, fit_temperature, is_at_an_end, loss_of
 
-BINS = 15
-"""Guo et al. 2017 (arXiv 1706.04599) use 15 bins of equal width."""
-_LOWEST, _HIGHEST = 0.02, 50.0
 NO_FILE = "not known (the run has no logits file)"
 
 
@@ -42,41 +38,6 @@ class Calibration:
     ece_after: float | None
     loss_after: float | None
     how: str
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
-    """Return the expected calibration error: the mean over images of |accuracy - confidence| of their bin.
-
-    Args:
-        confidence: (N,) probability of the predicted class, in [0, 1].
-        right: (N,) bool.
-        bins: Bins of equal width, each with its upper end, as Guo et al. 2017.
-    """
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=right.astype(float) - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
-def loss_of(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
-    """Return the mean cross-entropy of logits (N, classes) divided by a temperature; targets are (N,) classes."""
-    scaled = logits / temperature
-    return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(targets)), targets]).mean())
-
-
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Return the temperature of least cross-entropy, within 0.02 to 50; convex in its inverse, so there is one.
-
-    Args:
-        logits: (N, classes), float64.
-        targets: (N,) int.
-    """
-    found = minimize_scalar(
-        lambda inverse: loss_of(logits, targets, 1 / inverse),
-        bounds=(1 / _HIGHEST, 1 / _LOWEST),
-        method="bounded",
-        options={"xatol": 1e-9},
-    )
-    return float(1 / found.x)
 
 
 def calibrate(folder: Path, rows: Sequence[dict[str, str]]) -> Calibration:
@@ -114,7 +75,7 @@ def calibrate(folder: Path, rows: Sequence[dict[str, str]]) -> Calibration:
         temperatures = tuple(fit_temperature(logits[half == i], targets[half == i]) for i in (1, 0))
         scale = np.array(temperatures)[half]
         how = "no selection split: cross-fitted, each half of the test images by the other's temperature"
-    if any(math.isclose(t, end, rel_tol=1e-3) for t in temperatures for end in (_LOWEST, _HIGHEST)):
+    if any(map(is_at_an_end, temperatures)):
         how += "; a temperature is at the end of the range searched"
     scaled = logits / scale[:, None]
     confidence = np.exp(scaled.max(1) - logsumexp(scaled, axis=1))

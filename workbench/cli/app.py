@@ -1,6 +1,7 @@
 """The command `workbench`: verbs, exit codes and how mistakes are printed.
 
-Exit codes: 0 done, 1 our fault (a traceback), 2 the user's mistake, 130 interrupted and resumable.
+Exit codes: 0 done, 1 our fault (a traceback), 2 the user's mistake, 3 done but for files that `predict` could not read,
+130 interrupted and resumable.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ VERBS = {
     "sweep": "search by a W&B sweep file, here; `--final` then retrains the best and opens test",
     "evaluate": "score a finished run or model again",
     "predict": "classify pictures with a finished run or model",
+    "serve": "open a page on which to try a model, and the same over HTTP",
+    "card": "write the model card of a run",
+    "page": "make a run's report.html again",
+    "push": "send a finished model to the Hugging Face hub or to W&B",
+    "export": "write a model as ONNX, torch.export program, safetensors, OpenVINO or 8 bits; compared",
     "cam": "draw what models look at, a grid of class activation maps",
     "show": "print a recipe's values with where each came from",
     "validate": "check recipes without running them",

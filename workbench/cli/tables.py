@@ -114,3 +114,14 @@ def print_plan(loaded: LoadedRecipe) -> None:
         groups.add_row(row["group"], str(row["tensors"]), f"{row['parameters']:,}", *rates)
     console.print(phases)
     console.print(groups)
+
+
+def print_exports(rows: list[dict[str, Any]]) -> None:
+    """Print what was exported and how far it is from the model."""
+    table = Table("format", "file", "MiB", "a probability differs by at most", "same class")
+    for row in rows:
+        size, apart = f"{row['bytes'] / 2**20:.1f}", f"{row['max_probability_difference']:.1e}"
+        table.add_row(row["format"], row["file"], size, apart, f"{row['top1_agreement']:.2%}")
+    console = _console()
+    console.print(table)
+    console.print(f"on {rows[0]['images']} images: {rows[0]['of']}", markup=False)

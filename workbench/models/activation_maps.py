@@ -71,7 +71,7 @@ def activation_maps(
     was_training = model.training
     model.eval()
     try:
-        with torch.enable_grad():
+        with torch.set_grad_enabled(method != "cam"):  # the exact map needs none
             return _maps(model, images, classes, method)
     finally:
         model.train(was_training)

@@ -48,6 +48,8 @@ def check_description(stated: Mapping[str, Any]) -> None:
         f"{key} is {stated[key]!r:.80}, not {told}" for key, (fits, told) in checks.items() if not fits(stated[key])
     ]
     wrong += _odd_classes(stated["classes"], stated["num_classes"])
+    if not _is_calibration(stated.get("calibration")):
+        wrong.append(f"calibration is {stated['calibration']!r:.80}, not a temperature of a number of images")
     if wrong:
         raise ValueError("; ".join(wrong))
 
@@ -87,6 +89,13 @@ def _is_backbone(stated: Any) -> bool:
     sizes = all(_is_number(value) and 0.1 <= value <= 10 for value in (made.width, made.depth))
     whole = _is_whole(made.resolution, 32, 2048) and _is_number(made.dropout) and 0 <= made.dropout <= 1
     return sizes and whole and odd_name(made.name) is None
+
+
+def _is_calibration(stated: Any) -> bool:
+    if stated is None:  # older files do not say
+        return True
+    fits = isinstance(stated, dict) and _is_number(stated.get("temperature")) and 0 < stated["temperature"] <= 1000
+    return fits and _is_whole(stated.get("n"), 1, 10**9)
 
 
 def _is_preprocessing(stated: Any) -> bool:

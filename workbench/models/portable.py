@@ -41,6 +41,7 @@ def save_model(
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
     provenance: dict[str, Any],
+    calibration: dict[str, Any] | None = None,
 ) -> None:
     """Write both files, each whole or not at all.
 
@@ -52,6 +53,7 @@ def save_model(
         classes: Class names; the index is the output.
         preprocessing: How pictures become its input.
         provenance: Plain values: recipe, weights, dataset, scores, versions.
+        calibration: `{"temperature", "n", ...}`: what its logits are divided by to be believed, where that is known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / TENSORS, model.state_dict())
@@ -71,6 +73,7 @@ def save_model(
         "preprocessing": dataclasses.asdict(preprocessing),
         "sha256": hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
         "provenance": provenance,
+        **({"calibration": calibration} if calibration else {}),
     }
     with replacing(folder / DESCRIPTION) as beside:
         beside.write_text(json.dumps(description, indent=1), encoding="utf-8")
@@ -128,7 +131,7 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
         head: The module to put the head's tensors into, for a model that was saved with a head of the user's own.
 
     Returns:
-        The network, with attributes `classes` (tuple of names), `preprocessing` and `provenance`.
+        The network, with attributes `classes` (tuple of names), `preprocessing`, `provenance` and `calibration`.
 
     Raises:
         UserError: Missing or damaged files.
@@ -175,4 +178,5 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
     model.classes = tuple(description["classes"])
     model.preprocessing = preprocessing_from(description)
     model.provenance = description["provenance"]
+    model.calibration = description.get("calibration")
     return model.eval()

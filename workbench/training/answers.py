@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from workbench.data.images import load_image
-from workbench.data.transforms import eval_transform, normalise
+from workbench.data.transforms import normalise
+from workbench.data.views import VIEWS, view_transform
 from workbench.models.answering import answering_form
 from workbench.specs.errors import UserError
 from workbench.specs.weights import Preprocessing
@@ -35,12 +36,12 @@ def model_input(picture: Picture, preprocessing: Preprocessing) -> Tensor:
     Raises:
         UserError: The file is missing or does not decode.
     """
-    return normalise(_decoder(preprocessing)(picture)[None], preprocessing)[0]
+    return normalise(_decoder(preprocessing, "none")(picture), preprocessing)[0]
 
 
-def _decoder(preprocessing: Preprocessing) -> Callable[[Picture], Tensor]:
-    """Return a function from a picture to (3, crop, crop) uint8."""
-    transform = eval_transform(preprocessing)
+def _decoder(preprocessing: Preprocessing, views: str) -> Callable[[Picture], Tensor]:
+    """Return a function from a picture to (V, 3, crop, crop) uint8."""
+    transform = view_transform(preprocessing, views)
     return lambda picture: transform(load_image(picture if isinstance(picture, np.ndarray) else Path(picture)))
 
 
@@ -65,7 +66,7 @@ def set_to_answer(
 
 
 def classify(model: EfficientNetClassifier, pictures: Iterable[Picture], batch_size: int) -> list[dict[str, float]]:
-    """Return, per picture, class name -> probability in [0, 1], most probable first.
+    """Return, per picture, class name -> probability in [0, 1], most probable first; calibrated if the model is.
 
     Args:
         model: Used in evaluation mode and left in the mode that it was in.
@@ -82,7 +83,6 @@ def classify(model: EfficientNetClassifier, pictures: Iterable[Picture], batch_s
     return [{model.classes[i]: p for p, i in zip(*row, strict=True)} for row in rows]
 
 
-@torch.inference_mode()
 def most_probable(
     model: EfficientNetClassifier, pictures: Sequence[Picture], batch_size: int, top: int | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -102,30 +102,87 @@ def most_probable(
     """
     count = min(top or len(model.classes), len(model.classes))
     found = [(torch.empty(0, count), torch.empty(0, count, dtype=torch.int64))]
-    was_training = model.training
-    model.eval()
-    try:
-        for images in _decoded_batches(pictures, batch_size, model.preprocessing):
-            logits = model(normalise(images.to(model.device), model.preprocessing)).float()
-            probabilities = (logits.sigmoid() if model.multi_label else logits.softmax(1)).cpu()
-            values, order = probabilities.sort(dim=1, descending=True, stable=True)
-            found.append((values[:, :count], order[:, :count]))
-    finally:
-        model.train(was_training)
+    found += [(values, order) for _, values, order in answered_batches(model, pictures, batch_size, top=top)]
     values, order = (torch.cat(parts) for parts in zip(*found, strict=True))
     return values, order
 
 
-def _decoded_batches(pictures: Sequence[Picture], size: int, preprocessing: Preprocessing) -> Iterator[Tensor]:
-    """Yield (N, 3, crop, crop) uint8, decoded ahead by a thread per core: decoding and resizing run outside Python."""
-    decoded = _decoder(preprocessing)
+def answered_batches(
+    model: EfficientNetClassifier,
+    pictures: Sequence[Picture],
+    batch_size: int,
+    *,
+    top: int | None = None,
+    views: str = "none",
+    refuse: Callable[[int, UserError], None] | None = None,
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Yield answers as they are computed, in the pictures' order.
+
+    Logits are divided by the temperature in `model.calibration`, if there is one (set it to None for raw ones); the
+    answer of several views is the mean of their probabilities.
+
+    Args:
+        model: Used in evaluation mode and left in the mode that it was in.
+        pictures: Files or (H, W, 3) uint8 arrays.
+        batch_size: Inputs per forward pass: pictures, or their views.
+        top: Classes per picture; all if None.
+        views: One of `views.VIEWS`.
+        refuse: Called with the place and the reason of a picture that cannot be read, which is then left out; if None
+            the reason is raised.
+
+    Yields:
+        For some pictures: their places in `pictures`, (n, top) float32 probabilities in [0, 1], falling, and (n, top)
+        int64 class numbers.
+
+    Raises:
+        UserError: A file is missing or does not decode; or views that this model's preprocessing does not have.
+    """
+    size = max(1, batch_size // VIEWS[views])
+    count = min(top or len(model.classes), len(model.classes))
+    was_training = model.training
+    model.eval()
+    try:
+        for places, images in _decoded_batches(pictures, size, _decoder(model.preprocessing, views), refuse):
+            values, order = _probabilities(model, images).sort(dim=1, descending=True, stable=True)
+            yield places, values[:, :count], order[:, :count]
+    finally:
+        model.train(was_training)
+
+
+@torch.inference_mode()
+def _probabilities(model: EfficientNetClassifier, images: Tensor) -> Tensor:
+    """Return (N, classes) probabilities, on the CPU, of (N, V, 3, crop, crop) uint8."""
+    logits = model(normalise(images.flatten(0, 1).to(model.device), model.preprocessing)).float()
+    if model.calibration:
+        logits = logits / model.calibration["temperature"]
+    probabilities = (logits.sigmoid() if model.multi_label else logits.softmax(1)).cpu()
+    return probabilities if images.shape[1] == 1 else probabilities.unflatten(0, images.shape[:2]).mean(1)
+
+
+def _decoded_batches(
+    pictures: Sequence[Picture],
+    size: int,
+    decoded: Callable[[Picture], Tensor],
+    refuse: Callable[[int, UserError], None] | None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield places and what they decode to, ahead by a thread per core: decoding and resizing run outside Python."""
     waiting: deque[Future[Tensor]] = deque()
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, len(pictures)) or 1, "decode")
     try:
         upcoming = iter(pictures)
         for start in range(0, len(pictures), size):
-            wanted = BATCHES_AHEAD * size + min(size, len(pictures) - start) - len(waiting)
+            places = range(start, min(start + size, len(pictures)))
+            wanted = BATCHES_AHEAD * size + len(places) - len(waiting)
             waiting.extend(pool.submit(decoded, picture) for picture in islice(upcoming, wanted))
-            yield torch.stack([waiting.popleft().result() for _ in range(min(size, len(pictures) - start))])
+            ready = {}
+            for place in places:
+                try:
+                    ready[place] = waiting.popleft().result()
+                except UserError as error:
+                    if refuse is None:
+                        raise
+                    refuse(place, error)
+            if ready:
+                yield list(ready), torch.stack(list(ready.values()))
     finally:
         pool.shutdown(cancel_futures=True)

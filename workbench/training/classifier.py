@@ -100,10 +100,10 @@ class EfficientNetClassifier(lightning.LightningModule):
         # A checkpoint restores its own tensors: rebuilding from it must not fetch weights again.
         self.hparams.update(weights=None, network=network, preprocessing=dataclasses.asdict(self.preprocessing))
         self.provenance: dict[str, Any] = {"weights": weights}
+        self.calibration: dict[str, Any] | None = None
         self._head_name = head
         self.multi_label = task == "multi_label"
-        self._optim = {**OPTIM_DEFAULTS, **(optim or {})}
-        self._schedule = {**SCHEDULE_DEFAULTS, **(schedule or {})}
+        self._optim, self._schedule = {**OPTIM_DEFAULTS, **(optim or {})}, {**SCHEDULE_DEFAULTS, **(schedule or {})}
         self._stated_phases = [PhasePlan(**{"lr": self._optim["lr"], **phase}) for phase in phases or ()]
         self._phases = self._stated_phases
         self._label_smoothing, self._seed, self._channels_last = label_smoothing, seed, channels_last
@@ -129,7 +129,7 @@ class EfficientNetClassifier(lightning.LightningModule):
     def replace_head(self, head: nn.Module) -> None:
         """Put a module of your own on the pooled features: (N, num_features) -> (N, num_classes)."""
         self.net.replace_head(head)
-        self._head_name = "custom"
+        self._head_name, self.calibration = "custom", None
 
     def freeze(self, up_to: str | None = None) -> None:
         """Freeze every stage before the head, or from the input up to and with stage `up_to`."""
@@ -186,7 +186,7 @@ class EfficientNetClassifier(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze as the step says: after a restart too."""
-        self._phase = None
+        self._phase = self.calibration = None  # a temperature is of the weights that it was fitted with
         self.enter_phase()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -270,6 +270,7 @@ class EfficientNetClassifier(lightning.LightningModule):
             classes=self.classes,
             preprocessing=self.preprocessing,
             provenance=self.provenance,
+            calibration=self.calibration,
         )
 
     @classmethod
@@ -294,6 +295,6 @@ class EfficientNetClassifier(lightning.LightningModule):
             preprocessing=dataclasses.asdict(net.preprocessing),
             network={key: description[key] for key in ("bn_eps", "bn_momentum", "padding", "dropout", "drop_path")},
         )
-        made.net, made.provenance = net, net.provenance
+        made.net, made.provenance, made.calibration = net, net.provenance, net.calibration
         made._head_name = description["head"]
         return made.eval()

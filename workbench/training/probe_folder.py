@@ -86,7 +86,7 @@ def write_result(
         parts = {"recipe": recipe, "result": dict(result), "environment": told["environment"]}
         classifier.provenance = parts
         classifier.save(folder)
-    run_page.write_page(folder, result, test or selection, data)
+    run_page.write_page(folder, result, test or selection, data, classifier if has_model else None)
     reason = "a probe is not tracked"
     result["tracking"] = {"mode": "off", "reason": reason, **dict.fromkeys(_OF_TRACKING)}
     run_folder.write_json(folder / run_folder.RESULT, result)

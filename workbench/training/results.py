@@ -23,6 +23,7 @@ from workbench.models.tensor_files import save_tensors
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import MEAN_PER_CLASS, TOP1, TOP5
 from workbench.training import run_folder
+from workbench.training.calibration import calibration_of
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.metrics import SplitScores, interval95, ranks
 from workbench.training.ranks import gathered, is_first
@@ -75,6 +76,10 @@ class SplitResult:
         counts = np.zeros((self.logits.shape[1],) * 2, dtype=np.int64)
         np.add.at(counts, (self.targets.numpy(), self.logits.argmax(1).numpy()), 1)
         return counts
+
+    def calibration(self) -> dict[str, Any] | None:
+        """Return what model.json says of these outputs' temperature, or None if there is none to speak of."""
+        return calibration_of(self.logits.numpy(), self.targets.numpy())
 
     def mistakes(self, most: int) -> list[tuple[int, int, int, float]]:
         """Return the most confident mistakes: (row, class, predicted, confidence), worst first."""

@@ -288,13 +288,11 @@ class _Fit:
         if test is not None:
             results.write_predictions(self.folder / run_folder.PREDICTIONS, test, self.data)
         results.write_logits(self.folder / run_folder.LOGITS, selection, test)
-        self.classifier.provenance = {
-            "recipe": recipe_files.to_dict(self.recipe),
-            "result": dict(result),
-            "environment": self.environment,
-        }
+        settings, made = recipe_files.to_dict(self.recipe), self.environment
+        self.classifier.provenance = {"recipe": settings, "result": dict(result), "environment": made}
+        self.classifier.calibration = selection and selection.calibration()
         self.classifier.save(self.folder)
-        run_page.write_page(self.folder, result, test or selection, self.data)
+        run_page.write_page(self.folder, result, test or selection, self.data, self.classifier)
         result["tracking"] = self.tracking.section()  # after what the model takes along: it says nothing of W&B
         run_folder.write_json(self.folder / run_folder.RESULT, result)  # last: its presence means a finished run
         return FitOutcome(self.folder, result)

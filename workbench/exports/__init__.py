@@ -1,0 +1,1 @@
+"""Trained models in the forms that other programs run: written, opened again in their own runtime, and compared."""

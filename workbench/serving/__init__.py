@@ -1,0 +1,1 @@
+"""The demo page and its small HTTP interface: `workbench serve`."""
