@@ -19,9 +19,9 @@ from workbench.data import image_datamodule
 from workbench.data.image_rows import ImageRows
 from workbench.specs.errors import UserError
 from workbench.training import building, embeddings
-from workbench.training.building import Lengths
 from workbench.training.embeddings import embedded_split
 from workbench.training.probe import ProbeOptions, probe
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.results import scores_from_predictions
 from workbench.training.schedules import PhasePlan
 

@@ -22,8 +22,8 @@ from workbench.specs.errors import UserError
 from workbench.specs.metric_names import LOSS
 from workbench.specs.recipe import Recipe
 from workbench.training import building, machine
-from workbench.training.building import Lengths
 from workbench.training.embeddings import Embedded, check_stage, embedded_split, join
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.results import SplitResult
 from workbench.training.schedules import PhasePlan
 from workbench.training.softmax_probe import STRENGTHS, solve

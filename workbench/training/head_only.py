@@ -10,9 +10,9 @@ from typing import Any
 from workbench.data import splits
 from workbench.data.embedded_rows import EmbeddedDataModule
 from workbench.data.image_datamodule import ImageDataModule
-from workbench.training.building import Lengths
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.embeddings import embedded_split
+from workbench.training.recipe_numbers import Lengths
 
 log = logging.getLogger("workbench")
 

@@ -29,13 +29,13 @@ from workbench.specs.metric_names import HIGHER_IS_BETTER, LOSS
 from workbench.specs.recipe import Recipe
 from workbench.specs.recipe_train import Phase
 from workbench.training import building, machine, run_folder
-from workbench.training.building import Lengths
 from workbench.training.embeddings import Embedded, autocast, check_stage, embedded_split, join
 from workbench.training.few_shot import few_shot
 from workbench.training.interrupts import interruptible
 from workbench.training.log_file import logging_to
 from workbench.training.neighbours import nearest_logits
 from workbench.training.probe_folder import write_metrics, write_result
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.results import SplitResult, write_splits
 from workbench.training.run import FitOutcome
 from workbench.training.schedules import PhasePlan

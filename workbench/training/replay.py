@@ -27,7 +27,7 @@ from workbench.data.pixel_use import keep_pixels
 from workbench.models.staged import stages_before
 from workbench.models.tensor_files import read_tensors
 from workbench.specs.errors import UserError
-from workbench.training import building, machine, run_folder, runtime_recipe
+from workbench.training import building, machine, recipe_numbers, run_folder, runtime_recipe
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.nan_capture import WEIGHTS, read_capture
 
@@ -66,7 +66,7 @@ def replay(path: str | Path) -> Replayed:
     folder = run_folder.existing(facts["place"].parent)
     recipe = recipe_files.load(str(folder / run_folder.RECIPE)).recipe
     data = building.build_data(recipe, card_files.card_for(recipe))
-    lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
+    lengths = recipe_numbers.lengths_of(recipe, len(data.rows(splits.TRAIN)))
     recipe = runtime_recipe.settle(recipe, data, lengths, folder)
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compile=False))
     classifier = building.build_classifier(recipe, data, lengths)
