@@ -87,7 +87,7 @@ class Fit:
         self.progress = FitProgress(console, self.monitor, lengths.total_steps, metric)
         self.picked_step = lengths.total_steps
         self.openings = 0
-        self.environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)
+        self.environment = run_folder.read_own(folder / run_folder.ENVIRONMENT, dict)
 
     def run(self, stop: Stop, through: int | None) -> FitOutcome:
         """Do all of it; an earlier attempt met a loss that was not finite by step `through`."""
@@ -147,7 +147,7 @@ class Fit:
     def keep_pixels(self, resuming: bool) -> None:
         """Decide how pictures are kept; a run that goes on keeps to what it began with."""
         path, data = self.folder / run_folder.PIXELS, self.recipe.data
-        earlier = run_folder.read_json(path)
+        earlier = run_folder.read_own(path, dict, ("kind", "side", "reason"))
         asked = OFF if resuming and earlier is None else data.prepare
         steps = self.lengths.total_steps - getattr(self.feed, "through_step", 0)  # those that read images
         epochs = steps / self.lengths.epoch_steps

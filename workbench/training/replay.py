@@ -75,7 +75,7 @@ def replay(path: str | Path) -> Replayed:
     train = lengths.phases[classifier.phase_number(done)].train
     classifier.train()
     classifier.net.freeze(stages_before(train, classifier.net.stage_names))
-    if pixels := run_folder.read_json(folder / run_folder.PIXELS):
+    if pixels := run_folder.read_own(folder / run_folder.PIXELS, dict, ("kind", "side", "reason")):
         keep_pixels(data, recipe.data.prepare, None, 1.0, Choice(**pixels))
     device = machine.accelerator(recipe.train.device)
     classifier.to("cuda" if device == "gpu" else "cpu")
