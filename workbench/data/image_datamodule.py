@@ -211,9 +211,11 @@ class ImageDataModule(lightning.LightningDataModule):
         transform = train_transform(self.resolution, interpolation, **self.augment, center=center)
         rows = self.rows(splits.TRAIN)
         steps_per_epoch(len(rows), self.batch_size)  # refuses a fit of none, which a Trainer would end without a word
-        batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *self.ranks)
+        sizes = (self.batch_size, self.micro_batch_size)
+        batches = EpochBatches(len(rows), *sizes, self.seed, *self.ranks, is_mixed=self.is_mixed)
         if (trainer := self.trainer) is not None:
-            batches.follow(lambda: trainer.global_step, trainer.accumulate_grad_batches)
+            standing = lambda: (trainer.global_step, trainer.num_training_batches)  # noqa: E731
+            batches.follow(standing, trainer.accumulate_grad_batches)
         dataset = ImageRows(self.table, rows, transform, self.seed, self.pixels.get(splits.TRAIN))
         return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **self._loading())
 
@@ -274,18 +276,32 @@ class ImageDataModule(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device; while training, mix."""
         images, targets = normalise(batch.images, self.preprocessing), batch.targets
-        if self.trainer is not None and self.trainer.training and (self.mixup_alpha or self.cutmix_alpha):
+        if self.trainer is not None and self.trainer.training and self.is_mixed:
             images, targets = self._mixed(images, batch)
         return batch._replace(images=images, targets=targets)
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether training images are mixed with others."""
+        return bool(self.mixup_alpha or self.cutmix_alpha)
+
     def _mixed(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mix each image with its neighbour; the random numbers depend on seed, epoch and images only."""
+        """Mix each image with the one before it in the effective batch, of which this may be a part.
+
+        What is drawn depends on seed, epoch and that batch only: torchvision's transforms draw the same numbers
+        whatever the number of images, and take the image before, for the first the last, as partner.
+        """
         kinds = [
             kind(alpha=float(alpha), num_classes=self.num_classes)
             for kind, alpha in ((v2.MixUp, self.mixup_alpha), (v2.CutMix, self.cutmix_alpha))
             if alpha
         ]
-        with seeded(self.seed, "mix", batch.epoch, int(batch.index[0])):
+        with seeded(self.seed, "mix", batch.epoch, batch.first):
             if float(torch.rand(())) >= self.mix_probability:
                 return images, batch.targets
-            return v2.RandomChoice(kinds)(images, batch.targets)
+            if batch.before is None:
+                return v2.RandomChoice(kinds)(images, batch.targets)
+            image, target, _ = batch.before
+            images = torch.cat([normalise(image, self.preprocessing), images])
+            images, targets = v2.RandomChoice(kinds)(images, torch.cat([target, batch.targets]))
+            return images[1:], targets[1:]

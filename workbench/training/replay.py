@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from workbench import card_files, recipe_files
 from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.data.image_rows import Batch, collate
-from workbench.data.order import derive_seed
+from workbench.data.order import Place, derive_seed
 from workbench.data.pixel_choice import Choice
 from workbench.data.pixel_use import keep_pixels
 from workbench.models.staged import stages_before
@@ -128,8 +129,11 @@ def _batch(data: ImageDataModule, part: dict[str, Any], epoch: int, device: torc
     if any(row not in places or ids[row] != name for row, name in zip(part["rows"], part["ids"], strict=True)):
         raise UserError.of("replay", "images that the set does not hold any more", "the run's own set", "restore it")
     rows = data.train_dataloader().dataset
-    batch = data.on_before_batch_transfer(collate([rows[epoch, places[row]] for row in part["rows"]]), 0)
-    moved = Batch(*(value.to(device) if isinstance(value, Tensor) else value for value in batch))
+    asked = [Place(epoch, places[row], places[part["first"]]) for row in part["rows"]]
+    if part["before"] is not None:
+        asked.insert(0, Place(epoch, places[part["before"]], places[part["first"]], True))
+    batch = data.on_before_batch_transfer(collate([rows[place] for place in asked]), 0)
+    moved = move_data_to_device(batch, device)
     data.trainer = SimpleNamespace(training=True)
     try:
         return data.on_after_batch_transfer(moved, 0)
