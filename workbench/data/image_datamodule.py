@@ -14,9 +14,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from workbench import card_files
 from workbench.data import sources, splits
@@ -24,7 +22,8 @@ from workbench.data.found import listed
 from workbench.data.fractions import rows_of_part, stamped
 from workbench.data.image_rows import Batch, ImageRows, collate
 from workbench.data.layouts.reading import read_layout
-from workbench.data.order import EpochBatches, seeded
+from workbench.data.mixing import mixed
+from workbench.data.order import EpochBatches
 from workbench.data.pixels import PixelStore
 from workbench.data.prepared import needs_no_look, place_name, read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
@@ -277,31 +276,12 @@ class ImageDataModule(lightning.LightningDataModule):
         """Normalise on the device; while training, mix."""
         images, targets = normalise(batch.images, self.preprocessing), batch.targets
         if self.trainer is not None and self.trainer.training and self.is_mixed:
-            images, targets = self._mixed(images, batch)
+            before = None if batch.before is None else normalise(batch.before[0], self.preprocessing)
+            alphas = (self.mixup_alpha, self.cutmix_alpha)
+            images, targets = mixed(images, before, batch, alphas, self.mix_probability, self.num_classes, self.seed)
         return batch._replace(images=images, targets=targets)
 
     @property
     def is_mixed(self) -> bool:
         """Whether training images are mixed with others."""
         return bool(self.mixup_alpha or self.cutmix_alpha)
-
-    def _mixed(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mix each image with the one before it in the effective batch, of which this may be a part.
-
-        What is drawn depends on seed, epoch and that batch only: torchvision's transforms draw the same numbers
-        whatever the number of images, and take the image before, for the first the last, as partner.
-        """
-        kinds = [
-            kind(alpha=float(alpha), num_classes=self.num_classes)
-            for kind, alpha in ((v2.MixUp, self.mixup_alpha), (v2.CutMix, self.cutmix_alpha))
-            if alpha
-        ]
-        with seeded(self.seed, "mix", batch.epoch, batch.first):
-            if float(torch.rand(())) >= self.mix_probability:
-                return images, batch.targets
-            if batch.before is None:
-                return v2.RandomChoice(kinds)(images, batch.targets)
-            image, target, _ = batch.before
-            images = torch.cat([normalise(image, self.preprocessing), images])
-            images, targets = v2.RandomChoice(kinds)(images, torch.cat([target, batch.targets]))
-            return images[1:], targets[1:]
