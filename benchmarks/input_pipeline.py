@@ -32,12 +32,15 @@ from workbench.data.datamodules import ImageFolderDataModule
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.data.image_rows import collate
 from workbench.data.images import IMAGE_ENDINGS
+from workbench.data.order import Place
 from workbench.data.pixel_use import keep_pixels
 from workbench.data.transforms import normalise
 from workbench.models.efficientnet import EfficientNet
 from workbench.specs.weights import IMAGENET_MEAN, IMAGENET_STD
 from workbench.training import machine, run_folder
 
+PREFETCH = 2
+"""Batches that a process of a loader has ready: PyTorch's own number."""
 SIZE, BYTES, SIDE, BATCH = (500, 375), 105_000, 224, 32
 
 
@@ -181,6 +184,7 @@ def waiting(folder: Path, arguments: argparse.Namespace, told: dict[str, Any]) -
     loaders = {kind: datamodule(folder, kind, arguments.workers) for kind in kinds}
     batch = torch.zeros(arguments.batch, 3, SIDE, SIDE, dtype=torch.uint8, device=device)
     targets = torch.zeros(arguments.batch, dtype=torch.int64, device=device)
+    warm = 3 + 2 * PREFETCH * arguments.workers  # else batches that were loaded ahead hide what the rest waits for
 
     def step(images: torch.Tensor) -> None:
         images = normalise(images.to(device, non_blocking=True), loaders["off"].preprocessing)
@@ -193,7 +197,7 @@ def waiting(folder: Path, arguments: argparse.Namespace, told: dict[str, Any]) -
 
     def seconds(source: Any) -> float:
         source = iter(source)
-        for _ in range(3):  # processes start, kernels are chosen
+        for _ in range(warm):  # processes start, kernels are chosen, what was loaded ahead is used up
             step(next(source))
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -206,14 +210,16 @@ def waiting(folder: Path, arguments: argparse.Namespace, told: dict[str, Any]) -
 
     def loaded(kind: str) -> torch.utils.data.DataLoader:
         rows = loaders[kind].train_dataloader().dataset
-        order = np.resize(np.arange(len(rows)), (arguments.steps + 3) * arguments.batch).reshape(-1, arguments.batch)
-        batches = [[(1, int(i)) for i in some] for some in order]
+        count = (arguments.steps + warm) * arguments.batch
+        order = np.resize(np.arange(len(rows)), count).reshape(-1, arguments.batch)
+        batches = [[Place(1, int(i), int(some[0])) for i in some] for some in order]
         options = {"num_workers": arguments.workers, "pin_memory": device.type == "cuda"}
+        options["prefetch_factor"] = PREFETCH if arguments.workers else None
         return torch.utils.data.DataLoader(rows, batch_sampler=batches, collate_fn=_images, **options)
 
     shares: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(arguments.rounds):
-        still = seconds([batch] * (arguments.steps + 3))
+        still = seconds([batch] * (arguments.steps + warm))
         for kind in kinds:
             shares[kind].append(1 - still / seconds(loaded(kind)))
     for kind in kinds:
@@ -240,7 +246,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -152,4 +152,4 @@ def test_batches_unpack_as_pairs(folder_set):
     assert images.shape == (6, 3, 32, 32)
     assert images.dtype == torch.uint8
     assert targets.dtype == torch.int64
-    assert Batch._fields == ("images", "targets", "index", "epoch")
+    assert Batch._fields == ("images", "targets", "index", "epoch", "first", "before")

@@ -276,7 +276,7 @@ def test_a_start_that_fails_leaves_no_run_folder(tiny_recipe, tmp_path):
 
 
 def test_bn_momentum_by_epoch_is_shared_out_among_micro_batches(folder_set, tiny_recipe):
-    from workbench.training.building import network_options
+    from workbench.training.recipe_numbers import network_options
 
     recipe = tiny(tiny_recipe, "model.bn_momentum=null", "model.bn_momentum_by_epoch=true")
     assert network_options(recipe, 195)["bn_momentum"] == pytest.approx(10 / 195)

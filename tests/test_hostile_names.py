@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import paint
+from conftest import TINY_RECIPE, fill_in, paint
 
 from workbench import fit, load_recipe
 from workbench.data import splits
 from workbench.specs.confidential import without_secrets
 from workbench.specs.errors import UserError
 from workbench.specs.printable import printable
-from workbench.training import run_folder
+from workbench.training import one_fit, run_folder
+from workbench.training.interrupts import Interrupted
 
 CLASSES = ("=HYPERLINK(1)", "<script>alert(1)</script>", "../../evil", "[/bold] $\\frac{")
 SECRETS = {
@@ -167,3 +168,34 @@ def test_ordinary_text_is_left_alone():
         assert without_secrets(text) == text
     assert os.environ.get("PWD", "/x") == without_secrets(os.environ.get("PWD", "/x"))
     assert Path(__file__).name == without_secrets(Path(__file__).name)
+
+
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory, folder_set):
+    """A run that was stopped before its weights were scored."""
+    base = tmp_path_factory.mktemp("stopped")
+    (base / "tiny.yaml").write_text(fill_in(TINY_RECIPE, folder_set, base))
+    recipe = load_recipe(str(base / "tiny.yaml"), ["train.total_epochs=1", "track.wandb=off"]).recipe
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_fit.Fit, "score", lambda fit: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(Interrupted):
+            fit(recipe)
+    return next((base / "runs" / "tiny").iterdir())
+
+
+@pytest.mark.parametrize("name", ["environment.json", "pixels.json", "test_openings.json"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '"text"', "no JSON"])
+def test_a_foreign_run_is_refused_in_words(stopped_run, name, text):
+    path = stopped_run / name
+    kept = path.read_text() if path.is_file() else None
+    path.write_text(text)
+    told = refused(fit, load_recipe(str(stopped_run / "recipe.yaml")).recipe, stopped_run)
+    assert name in told
+    assert "damaged, or not of this run" in told
+    path.unlink() if kept is None else path.write_text(kept)
+
+
+def test_a_name_that_leads_elsewhere_is_no_run_folder(tmp_path):
+    for name in ("../x", "/x", "a/b", ".."):
+        assert "can be a folder's" in refused(run_folder.create, str(tmp_path / "runs"), name)
+    assert not (tmp_path / "x").exists()

@@ -21,7 +21,7 @@ from workbench.models.weights import facts_of_weights, load_weights
 from workbench.specs.architectures import ARCHS
 from workbench.specs.errors import UserError
 from workbench.specs.weights import WEIGHTS, Preprocessing, find_weights
-from workbench.training.building import network_options
+from workbench.training.recipe_numbers import network_options
 
 REPOSITORY, FILE = "timm/tf_efficientnet_tiny.test", "model.safetensors"
 NAME = "timm/tf_efficientnet.test"

@@ -12,8 +12,7 @@ from wandb_files import wandb_read
 
 from workbench import fit, load_recipe
 from workbench.cli import app
-from workbench.training import building, machine
-from workbench.training import run as training_run
+from workbench.training import building, machine, one_fit
 from workbench.training.interrupts import Interrupted, interruptible
 
 
@@ -91,7 +90,7 @@ def test_a_stop_while_the_settings_are_made_leaves_nothing_and_promises_nothing(
 
 
 def test_a_stop_after_the_result_is_a_finished_fit(tiny_recipe, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(training_run.tracking_end, "tell", terminated)
+    monkeypatch.setattr(one_fit.tracking_end, "tell", terminated)
     options = ["train.total_epochs=1", "train.num_validations=1", "track.wandb=offline"]
     code, said = fit_verb(monkeypatch, capfd, "--recipe", tiny_recipe, *options)
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
@@ -103,7 +102,7 @@ def test_a_stop_after_the_result_is_a_finished_fit(tiny_recipe, tmp_path, monkey
     assert "stopped" in json.loads((run / "result.json").read_text())["tracking"]["failed"]
     (path,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
     assert [r.exit.exit_code for r in wandb_read(path) if r.HasField("exit")] == [0]
-    monkeypatch.setattr(training_run._Fit, "run", terminated)  # as late as can be
+    monkeypatch.setattr(one_fit.Fit, "run", terminated)  # as late as can be
     assert fit(load_recipe(str(run / "recipe.yaml")).recipe, resume=run).folder == run
 
 

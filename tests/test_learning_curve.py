@@ -15,12 +15,13 @@ from scipy.stats import norm
 from workbench.analysis import learning_curve
 from workbench.analysis.learning_curve import Measured, fit_law, forecast, over_images
 from workbench.analysis.learning_curve_page import COLUMNS, briefly, make_card, sections, write_card
-from workbench.analysis.learning_curve_runs import curve_of_runs
+from workbench.analysis.learning_curve_runs import curve_of_runs, spread_of
 from workbench.cli.app import app
 from workbench.data.fractions import part_stamp
 from workbench.models.tensor_files import save_tensors
 from workbench.specs.errors import UserError
 from workbench.training.metrics import interval95
+from workbench.training.results import SplitResult
 
 SIZES = [102, 255, 510, 1020]
 
@@ -131,6 +132,11 @@ def test_a_floor_is_taken_only_where_it_is_supported():
         ([100, 1000], [0.5, 0.8], "no law from 2 sizes: it takes 3 or more"),
         ([600, 800, 1000], [0.5, 0.6, 0.7], "no law: 1000 images are less than 2 times 600; measure fewer images too"),
         ([100, 500, 1000], [1, 1, 1], "no law: nothing is wrong at any size"),
+        (
+            [100, 200, 400],
+            [0.9, 0.8, 0.6],
+            "no law: more images did not lower the error here; repeat the sizes with other seeds before believing it",
+        ),
     ],
 )
 def test_it_says_why_it_promises_nothing(sizes, scores, words):
@@ -153,6 +159,31 @@ def test_a_score_that_is_no_mean_over_images_has_the_noise_of_training_only():
     ]
     found = forecast(measured, np.zeros(50, dtype=int), "mean_average_precision")
     assert found.noise == "the noise of training (6 repeats)"
+
+
+def test_the_images_that_a_score_was_averaged_over_by_class_count_through_its_spread():
+    sizes = ((100, 0.5), (400, 0.75), (1600, 0.875))  # on a law: nothing else varies
+    wide, narrow = (
+        forecast([Measured(n, s, None, 0, "", d) for n, s in sizes], np.zeros(50, dtype=int), "mean_average_precision")
+        for d in (0.05, 0.005)
+    )
+    assert "the 50 scored images" in wide.noise
+    width = [found.score95[1] - found.score95[0] for found in (wide, narrow)]
+    assert width[0] > 3 * width[1]
+
+
+def test_the_spread_of_a_mean_average_precision_is_that_of_other_images():
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(400, 5, generator=generator) < 0.3).float()
+    logits = targets + torch.randn(400, 5, generator=generator)
+    found = spread_of(SplitResult("selection", "mean_average_precision", logits, targets, torch.arange(400)))
+    others = []
+    for _ in range(60):
+        targets = (torch.rand(400, 5, generator=generator) < 0.3).float()
+        logits = targets + torch.randn(400, 5, generator=generator)
+        result = SplitResult("selection", "mean_average_precision", logits, targets, torch.arange(400))
+        others.append(result.scores()["mean_average_precision"])
+    assert found == pytest.approx(np.std(others), rel=0.4)
 
 
 # runs
@@ -236,6 +267,23 @@ def test_the_same_part_and_seed_counts_once_and_unfinished_runs_are_told(runs):
     assert len(curve.measured) == 8
     assert f"not counted, the same seed and part again: {runs / 'z-again'}" in curve.notes
     assert any(note.startswith(f"left out: {runs / 'z-stopped'}: not finished") for note in curve.notes)
+
+
+def test_seeds_that_change_nothing_are_one_training(tmp_path):
+    for fraction, score in {0.1: 0.7, 0.25: 0.8, 1.0: 0.9}.items():
+        for seed in (0, 1, 2):
+            write_trained(tmp_path / f"{fraction}-{seed}", fraction, seed, score, result={"probe": {"stage": "stage7"}})
+    curve = curve_of_runs([tmp_path])
+    assert [one.repeat for one in curve.measured] == [0, 0, 0]
+    assert sum("nothing in it depends on the seed" in note for note in curve.notes) == 6
+    assert any("also chose the penalty's strength" in note for note in curve.notes)
+
+
+def test_a_probe_that_was_stopped_is_not_to_be_resumed(runs):
+    (runs / "z-probe").mkdir()
+    (runs / "z-probe" / "recipe.yaml").write_text("{}")
+    (runs / "z-probe" / "command.txt").write_text("python -m workbench probe --recipe x")
+    assert any(note.endswith("z-probe: not finished: probe again") for note in curve_of_runs([runs]).notes)
 
 
 def refused(runs, *words, **options):

@@ -1,5 +1,6 @@
 """Order and randomness as functions of (seed, epoch, image)."""
 
+import lightning
 import pytest
 import torch
 
@@ -38,17 +39,46 @@ def test_epochs_differ_in_order_and_in_crops(folder_set):
 
 def test_epochs_follow_a_trainers_steps():
     batches, steps = EpochBatches(40, 8, 4, 0), iter((0, 5, 9, 10))
-    batches.follow(lambda: next(steps), accumulate=2)
-    assert [{epoch for batch in batches for epoch, _ in batch} for _ in range(4)] == [{0}, {1}, {1}, {2}]
+    batches.follow(lambda: (next(steps), 10), accumulate=2)
+    assert [{place.epoch for batch in batches for place in batch} for _ in range(4)] == [{0}, {1}, {1}, {2}]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_within_an_epoch_they_begin_where_a_trainer_stands(rank):
     whole = list(EpochBatches(43, 8, 2, 0, rank, 2))
     batches = EpochBatches(43, 8, 2, 0, rank, 2)
-    batches.follow(lambda: 3, accumulate=2)
+    batches.follow(lambda: (3, 10), accumulate=2)
     assert list(batches) == whole[3 * 2 :]
     assert len(whole) == 5 * 2
+
+
+class Sees(lightning.LightningModule):
+    """Trains nothing, and remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.weight = [], torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.current_epoch, batch.epoch, tuple(batch.index.tolist())))
+        return self.weight * 1.0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [({"limit_train_batches": 0.5}, 5), ({"limit_train_batches": 3}, 3), ({"accumulate_grad_batches": 2}, 10)]
+    + [({"limit_train_batches": 3, "accumulate_grad_batches": 2}, 3)],
+)
+def test_a_trainer_that_takes_a_part_of_each_epoch_sees_other_images_in_the_next(folder_set, tmp_path, options, taken):
+    data = ImageFolderDataModule(path=folder_set, resolution=32, batch_size=8, micro_batch_size=4)
+    seer = Sees()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    lightning.Trainer(max_epochs=3, default_root_dir=tmp_path, accelerator="cpu", **quiet, **options).fit(seer, data)
+    assert [(a, b) for a, b, _ in seer.seen] == [(epoch, epoch) for epoch in range(3) for _ in range(taken)]
+    assert len({rows for _, _, rows in seer.seen}) == 3 * taken
 
 
 def test_seeds_differ(folder_set):
@@ -57,9 +87,9 @@ def test_seeds_differ(folder_set):
 
 
 def test_ranks_share_each_effective_batch_and_micro_batches_cut_it():
-    whole = [[p for _, p in batch] for batch in EpochBatches(103, 20, 20, 7)]
+    whole = [[place.position for place in batch] for batch in EpochBatches(103, 20, 20, 7)]
     assert len(whole) == 5
-    ranks = [[[p for _, p in batch] for batch in EpochBatches(103, 20, 5, 7, r, 2)] for r in range(2)]
+    ranks = [[[place.position for place in batch] for batch in EpochBatches(103, 20, 5, 7, r, 2)] for r in range(2)]
     assert len(ranks[0]) == len(EpochBatches(103, 20, 5, 7, 0, 2)) == 10
     for step, expected in enumerate(whole):
         micro = [ranks[r][2 * step + k] for k in range(2) for r in range(2)]

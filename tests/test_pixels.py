@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from workbench.data import pixel_choice, pixels
 from workbench.data.datamodules import ImageFolderDataModule
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.data.images import load_image
-from workbench.data.order import EpochBatches
+from workbench.data.order import EpochBatches, Place
 from workbench.data.pixel_use import keep_pixels
 from workbench.specs.errors import UserError
 from workbench.specs.weights import Preprocessing
@@ -52,17 +53,20 @@ def module(photos, tmp_path, **options):
     )
 
 
-def drawn(data, ranks=1, epochs=(0, 1)):
+def drawn(data, ranks=1, epochs=(0, 1), micro=8):
     """Return the batches that every rank draws, mixed as while training."""
     kept = []
     loader = data.train_dataloader()
     for rank in range(ranks):
-        batches = EpochBatches(len(loader.dataset), 8, 8 // ranks, data.seed, rank, ranks)
+        batches = EpochBatches(len(loader.dataset), 8, micro, data.seed, rank, ranks, data.is_mixed)
         options = {"collate_fn": loader.collate_fn, "num_workers": data.num_workers}
         for epoch in epochs:
             batches.set_epoch(epoch)
+            data.trainer = SimpleNamespace(training=True)
             for batch in DataLoader(loader.dataset, batch_sampler=batches, **options):
-                kept.append((*data._mixed(batch.images.float(), batch), batch.index))
+                batch = data.on_after_batch_transfer(batch, 0)
+                kept.append((batch.images, batch.targets, batch.index))
+            data.trainer = None
     return kept
 
 
@@ -86,17 +90,26 @@ def test_workers_do_not_change_a_bit_of_any_batch(photos, tmp_path, kind):
     assert the_same(kept[0], kept[2])
 
 
-def test_two_ranks_see_the_same_pictures_as_one(photos, tmp_path):
-    data = module(photos, tmp_path, augment={"mixup_alpha": 0.0, "cutmix_alpha": 0.0})
-    data._mixed = lambda images, batch: (images, batch.targets)
+@pytest.mark.parametrize(
+    "mixing", [{"mixup_alpha": 0.4}, {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}, {"cutmix_alpha": 1.0}]
+)
+@pytest.mark.parametrize(("ranks", "micro", "workers"), [(1, 4, 0), (1, 1, 2), (2, 4, 0), (2, 2, 3)])
+def test_parts_of_a_batch_are_mixed_as_the_whole(photos, tmp_path, mixing, ranks, micro, workers):
+    data = module(photos, tmp_path, augment={**mixing, "mix_probability": 0.7}, num_workers=workers)
     keep_pixels(data, "raw", 64, 9)
 
     def by_row(batches):
-        return {int(row): image for images, _, rows in batches for row, image in zip(rows, images, strict=True)}
+        return {
+            int(row): (image, target)
+            for images, targets, rows in batches
+            for row, image, target in zip(rows, images, targets, strict=True)
+        }
 
-    alone, shared = by_row(drawn(data, 1, [1])), by_row(drawn(data, 2, [1]))
-    assert alone.keys() == shared.keys()
-    assert all(torch.equal(alone[row], shared[row]) for row in alone)
+    for epoch in (0, 1, 2):
+        whole, parts = by_row(drawn(data, 1, [epoch])), by_row(drawn(data, ranks, [epoch], micro))
+        assert whole.keys() == parts.keys()
+        for row, pair in whole.items():
+            assert all(torch.equal(a, b) for a, b in zip(pair, parts[row], strict=True)), row
 
 
 def test_raw_pictures_that_are_not_scaled_change_no_bit(photos, tmp_path):
@@ -119,7 +132,7 @@ def test_evaluation_is_bit_equal_and_training_shows_the_same_regions(photos, tmp
     plain, kept = module(photos, tmp_path, **options), module(photos, tmp_path, **options)
     keep_pixels(kept, kind, 64, 9)
     one, other = plain.train_dataloader().dataset, kept.train_dataloader().dataset
-    away = [(one[3, i][0].float() - other[3, i][0].float()).abs().mean() for i in range(len(one))]
+    away = [(one[Place(3, i, i)][0].float() - other[Place(3, i, i)][0].float()).abs().mean() for i in range(len(one))]
     assert max(away) < 10  # of 255: such small pictures lose detail; another region is some 60 away
     assert sum(d == 0 for d in away) >= 24  # those that were small enough
 
@@ -132,7 +145,7 @@ def test_a_centre_crop_is_kept_as_evaluation_leaves_it(photos, tmp_path):
     assert "centre crops are never kept as JPEGs" in choice.reason
     one, other = plain.train_dataloader().dataset, kept.train_dataloader().dataset
     assert kept.pixels["train"].kept.form == "raw"
-    assert all(torch.equal(one[1, i][0], other[1, i][0]) for i in range(len(one)))
+    assert all(torch.equal(one[Place(1, i, i)][0], other[Place(1, i, i)][0]) for i in range(len(one)))
 
 
 def test_a_store_is_shared_by_fits_and_made_anew_when_the_set_changes(photos, tmp_path):

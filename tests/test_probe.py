@@ -18,10 +18,10 @@ from workbench.cli import app as command_line
 from workbench.data import image_datamodule
 from workbench.data.image_rows import ImageRows
 from workbench.specs.errors import UserError
-from workbench.training import building, embeddings
-from workbench.training.building import Lengths
+from workbench.training import building, embeddings, kept_features
 from workbench.training.embeddings import embedded_split
 from workbench.training.probe import ProbeOptions, probe
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.results import scores_from_predictions
 from workbench.training.schedules import PhasePlan
 
@@ -167,7 +167,7 @@ def test_where_nothing_can_be_kept_it_goes_on(parts, passes, monkeypatch, caplog
     def full(path, tensors):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(embeddings, "save_tensors", full)
+    monkeypatch.setattr(kept_features, "save_tensors", full)
     first = embedded_split(*parts(), "train").features
     assert torch.equal(embedded_split(*parts(), "train").features, first)
     assert len(passes) == 2

@@ -17,9 +17,10 @@ from workbench.recipe_files import load
 from workbench.specs.architectures import ARCHS
 from workbench.specs.published import published_for
 from workbench.specs.weights import find_weights
-from workbench.training import building, plan
+from workbench.training import plan, recipe_numbers
 from workbench.training.averaging import WeightAverage
-from workbench.training.building import lengths_of, network_options, preprocessing_for, schedule_options
+from workbench.training.building import preprocessing_for
+from workbench.training.recipe_numbers import lengths_of, network_options, schedule_options
 from workbench.training.rmsprop_tf import RMSpropTF
 from workbench.training.schedules import rate_factor
 
@@ -63,7 +64,7 @@ def test_sets_follow_kornblith(name):
     resolution, evaluated = preprocessing_for(recipe)
     assert (resolution, evaluated.crop, evaluated.resize) == (crop, crop, resize)
     assert (recipe.optim.name, recipe.optim.momentum, recipe.optim.layer_decay) == ("sgd", 0.9, 1.0)
-    assert building.group_options(recipe)["weight_decay"] == pytest.approx(1e-5 / recipe.optim.lr)
+    assert recipe_numbers.group_options(recipe)["weight_decay"] == pytest.approx(1e-5 / recipe.optim.lr)
     augment = recipe.augment
     assert (augment.flip, augment.policy, augment.cutout, augment.label_smoothing) == (0.5, "none", 0, 0)
     assert (augment.mixup_alpha, augment.cutmix_alpha) == (0, 0)
@@ -85,7 +86,7 @@ def test_the_grid_is_decay_over_lr():
     assert len(GRID_LR) * len(GRID_DECAY) == 56
     for lr, value in [*zip(GRID_LR, GRID_DECAY, strict=False), (1e-4, 1e-3), (1e-1, 1e-3)]:
         recipe = load("cars_b0", [f"optim.lr={lr}", f"optim.weight_decay_times_lr={value}"]).recipe
-        assert building.group_options(recipe)["weight_decay"] == pytest.approx(value / lr)
+        assert recipe_numbers.group_options(recipe)["weight_decay"] == pytest.approx(value / lr)
 
 
 # arch: (resolution, dropout, evaluation resize = resolution + 32)

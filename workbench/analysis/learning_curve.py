@@ -21,8 +21,10 @@ FEWEST_SIZES, FEWEST_FOR_FLOOR = 3, 4
 than the law has numbers, or as many as it has and one."""
 LEAST_SPAN = 2.0
 """Most over fewest images below which nothing is said of twice the most."""
-_STEEPEST = 3.0
+_STEEPEST, _FLATTEST = 3.0, 1e-4
 _SEED = 0
+_LARGEST = 50.0
+"""Logarithm of a factor on an error, which is at most 1 anyhow."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Measured:
             no mean over images.
         repeat: Its seed, or the number of its draw.
         source: Its run folder, or how it was made.
+        spread: Standard deviation of a score that is no mean over images, over which of them were scored.
     """
 
     num_images: int
@@ -43,6 +46,7 @@ class Measured:
     right: np.ndarray | None
     repeat: int
     source: str = ""
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,8 @@ def forecast(measured: Sequence[Measured], labels: np.ndarray, metric: str) -> F
     drawn_law = fit_law(list(sizes), drawn, weights, len(sizes) >= FEWEST_FOR_FLOOR)
     has_floor = float(np.quantile(drawn_law.floor, 0.025)) > 0
     law = fit_law(list(sizes), errors, weights, has_floor)
+    if law.exponent < _FLATTEST:
+        return "no law: more images did not lower the error here; repeat the sizes with other seeds before believing it"
     most = max(sizes)
     gains = drawn_law.error(most) - drawn_law.error(2 * most)
     return Forecast(
@@ -202,11 +208,16 @@ def _resampled(
         drawn = 1 - over_images(right, labels, metric, rng)
         noise.append(f"the {len(labels)} scored images")
     variance = np.zeros_like(drawn)
+    if all(one.spread is not None for same in sizes.values() for one in same):
+        # of all sizes as if each had images of its own: they share them, so gains vary less than this says
+        spread = np.array([np.mean([one.spread for one in same]) for same in sizes.values()])
+        variance += (spread / _kept_from_0(errors, len(labels))) ** 2
+        noise.append(f"the {len(labels)} scored images")
     for part, freedom, told in _training_noise(sizes, errors, len(labels)):
         # one draw of Student's scale for all sizes: that a variance itself is not known well is common to them
         variance += part * freedom / rng.chisquare(freedom, (RESAMPLES, 1))
         noise.append(told)
-    drawn = drawn * np.exp(np.sqrt(variance) * rng.standard_normal(drawn.shape))
+    drawn = drawn * np.exp(np.minimum(np.sqrt(variance) * rng.standard_normal(drawn.shape), _LARGEST))
     return np.minimum(drawn, 1), " and ".join(noise) or "nothing: one training a size, and a score that is no mean"
 
 

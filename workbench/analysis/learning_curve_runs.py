@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,15 @@ from workbench.models.tensor_files import read_tensors
 from workbench.specs.errors import UserError
 from workbench.specs.metric_names import TOP5
 from workbench.training import run_folder
+from workbench.training.kept_features import bytes_of
 from workbench.training.metrics import ranks
 from workbench.training.results import SplitResult
 
 FRACTION = "data.train_fraction"
 SEEDS, DRAWS = "seeds", "draws"
 _NAMED = 8
+_DRAWN_AGAIN = 100
+"""Draws of the scored images for the spread of a score that is no mean: it is then known to some 7 %."""
 _ROUNDING = 1e-6
 """By which a score may change between machines that add in another order."""
 
@@ -54,11 +58,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class _Scored:
-    """A run's measurement, and the images that it was scored on, by id."""
+    """A run's measurement, the images that it was scored on, by id, and a digest of what it answered."""
 
     measured: Measured
     ids: tuple[str, ...]
     labels: np.ndarray
+    answers: str
 
 
 def curve_of_runs(paths: Iterable[str | Path], split: str = splits.SELECTION, but: Sequence[str] = ()) -> Curve:
@@ -88,11 +93,15 @@ def curve_of_runs(paths: Iterable[str | Path], split: str = splits.SELECTION, bu
             "name the other split with --split, or leave these runs out",
         )
     scored: dict[tuple[int, Any], _Scored] = {}
+    answers: dict[tuple[int, str], str] = {}
     for run in sorted(runs, key=lambda run: run.name):
         one = _read(run, split)
         notes += [f"{run.name}: {flag}" for flag in run.flags]
         if (place := (one.measured.num_images, run.seed)) in scored:
             notes.append(f"not counted, the same seed and part again: {run.name}")
+        elif (twin := answers.setdefault((place[0], one.answers), run.name)) != run.name:
+            notes.append(f"not counted, {run.name} answers as {twin} does: nothing in it depends on the seed")
+            continue
         scored.setdefault(place, one)
     first = next(iter(scored.values()))
     for one in scored.values():
@@ -105,6 +114,8 @@ def curve_of_runs(paths: Iterable[str | Path], split: str = splits.SELECTION, bu
             )
     if split == splits.SELECTION and runs[0].settings["train.pick"] == "best":
         notes.append("the selection images also chose the weights of each run (train.pick=best): scores a little high")
+    if split == splits.SELECTION and "probe" in runs[0].settings:
+        notes.append("the selection images also chose the penalty's strength of each probe: scores a little high")
     title = f"{runs[0].recipe}: {runs[0].arch} on {runs[0].dataset}"
     measured = tuple(scored[place].measured for place in sorted(scored, key=lambda p: (p[0], p[1] is None, p[1])))
     return Curve(title, runs[0].metric, split, first.labels, measured, SEEDS, tuple(notes))
@@ -156,8 +167,9 @@ def _read(run: RunScore, split: str) -> _Scored:
         raise UserError.of("curve", given, "the files that `fit` wrote", "restore them, or leave this run out")
     labels, right = scored_images(result)
     right = None if right is None else right[order]
-    measured = Measured(told["counts"]["train"], score, right, run.seed, run.name)
-    return _Scored(measured, tuple(ids[i] for i in order), labels[order])
+    measured = Measured(told["counts"]["train"], score, right, run.seed, run.name, spread_of(result))
+    digest = hashlib.sha256(bytes_of(logits)).hexdigest()
+    return _Scored(measured, tuple(ids[i] for i in order), labels[order], digest)
 
 
 def scored_images(result: SplitResult) -> tuple[np.ndarray, np.ndarray | None]:
@@ -166,3 +178,15 @@ def scored_images(result: SplitResult) -> tuple[np.ndarray, np.ndarray | None]:
         return np.zeros(len(result.targets), dtype=np.int64), None
     within = min(5, result.logits.shape[1]) if result.metric == TOP5 else 1
     return result.targets.numpy(), ranks(result.logits, result.targets).numpy() <= within
+
+
+def spread_of(result: SplitResult) -> float | None:
+    """Return the standard deviation of a score over images drawn again, where it is no mean over images; else None."""
+    if not result.is_multi_label:
+        return None
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(_DRAWN_AGAIN):
+        rows = torch.from_numpy(rng.integers(0, len(result.targets), len(result.targets)))
+        again = SplitResult(result.split, result.metric, result.logits[rows], result.targets[rows], rows)
+        scores.append(again.scores()[result.metric])
+    return float(np.std(scores, ddof=1))

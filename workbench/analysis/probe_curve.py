@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench import card_files
 from workbench.analysis.learning_curve import Measured
-from workbench.analysis.learning_curve_runs import DRAWS, Curve, scored_images
+from workbench.analysis.learning_curve_runs import DRAWS, Curve, scored_images, spread_of
 from workbench.data import splits
 from workbench.data.fractions import rows_of_part
 from workbench.data.image_datamodule import ImageDataModule
@@ -22,11 +22,11 @@ from workbench.specs.errors import UserError
 from workbench.specs.metric_names import LOSS
 from workbench.specs.recipe import Recipe
 from workbench.training import building, machine
-from workbench.training.building import Lengths
 from workbench.training.embeddings import Embedded, check_stage, embedded_split, join
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.results import SplitResult
 from workbench.training.schedules import PhasePlan
-from workbench.training.softmax_probe import STRENGTHS, solve
+from workbench.training.softmax_probe import FEW_STRENGTHS, is_at_rim, solve
 
 log = logging.getLogger("workbench")
 
@@ -45,7 +45,7 @@ class CurveOptions:
 
     fractions: tuple[float, ...]
     draws: int = 5
-    strengths: tuple[float, ...] = STRENGTHS
+    strengths: tuple[float, ...] = FEW_STRENGTHS
     stage: str | None = None
     flips: bool = False
 
@@ -102,11 +102,11 @@ def curve_of_embedded(
             own = train.take(np.flatnonzero(np.isin(train.rows, part)))
             grid = solve(own.features, own.targets, data.num_classes, options.strengths)
             logits, chosen = _cross_fitted([one.logits(selection.features) for one in grid], selection, folds, data)
-            at_rim += sum(options.strengths[number] in _rim(options.strengths) for number in chosen)
+            at_rim += sum(is_at_rim(options.strengths[number], options.strengths) for number in chosen)
             result = _result(selection, logits, data.metric)
-            right = scored_images(result)[1]
+            right, spread = scored_images(result)[1], spread_of(result)
             source = f"draw {draw}, strengths " + " and ".join(f"{options.strengths[n]:.3g}" for n in chosen)
-            measured.append(Measured(len(part), result.scores()[data.metric], right, draw, source))
+            measured.append(Measured(len(part), result.scores()[data.metric], right, draw, source, spread))
             log.info("%d images, draw %d: %s %.4f", len(part), draw, data.metric, measured[-1].score)
     notes = [
         "the penalty's strength is chosen on one half of the selection images (by a hash of their ids) for the other, "
@@ -116,10 +116,6 @@ def curve_of_embedded(
     if at_rim:
         notes.append(f"{at_rim} of {2 * len(measured)} chosen strengths are at the rim of the grid: widen --strengths")
     return Curve(title, data.metric, splits.SELECTION, labels, _distinct(measured), DRAWS, tuple(notes))
-
-
-def _rim(strengths: Sequence[float]) -> tuple[float, ...]:
-    return (min(strengths), max(strengths)) if len(strengths) > 1 else ()
 
 
 def _distinct(measured: Sequence[Measured]) -> tuple[Measured, ...]:

@@ -140,7 +140,7 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[RunScore], list[LeftOut
             if folder.resolve() in runs:
                 continue
             if not (folder / run_folder.RESULT).is_file():
-                left_out.append(LeftOut(str(folder), "not finished: go on with `fit --resume`"))
+                left_out.append(LeftOut(str(folder), _unfinished(folder)))
                 continue
             try:
                 runs[folder.resolve()] = read_run(folder)
@@ -251,6 +251,13 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(inner, Mapping)
         for name, value in inner.items()
     }
+
+
+def _unfinished(folder: Path) -> str:
+    """Return what to do about a run without a result."""
+    command = folder / run_folder.COMMAND
+    is_probe = command.is_file() and "probe" in command.read_text(encoding="utf-8", errors="replace").split()
+    return "not finished: probe again" if is_probe else "not finished: go on with `fit --resume`"
 
 
 def _probed(result: Mapping[str, Any]) -> dict[str, Any]:

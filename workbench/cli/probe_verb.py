@@ -40,7 +40,7 @@ def numbers(option: str, kind: type = int, least: float = 1, most: float = sys.f
     "--strengths",
     callback=numbers("--strengths", float, 0, MOST_STRENGTH),
     metavar="A,B,...",
-    help="Of the penalty, tried on selection; without it nine from 1e-6 to 1.",
+    help="Of the penalty, tried on selection; without it nine from 1e-6 to 1; for parts of train 1e-5 to 1e3.",
 )
 @click.option("--knn", "neighbours", callback=numbers("--knn"), metavar="K,...", help="Also by K nearest neighbours.")
 @click.option("--shots", callback=numbers("--shots"), metavar="N,...", help="Also with N training images per class.")
@@ -70,8 +70,7 @@ def command(recipe_name: str, strengths: tuple[float, ...], overrides: tuple[str
         return
     from workbench.cli.probe_tables import print_probe
     from workbench.training.probe import ProbeOptions, probe
-    from workbench.training.softmax_probe import STRENGTHS
 
-    outcome = probe(loaded.recipe, ProbeOptions(strengths=strengths or STRENGTHS, **options))
+    outcome = probe(loaded.recipe, ProbeOptions(strengths=strengths or None, **options))
     print_probe(outcome.result)
     print(outcome.folder)

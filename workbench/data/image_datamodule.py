@@ -14,9 +14,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from workbench import card_files
 from workbench.data import sources, splits
@@ -24,7 +22,8 @@ from workbench.data.found import listed
 from workbench.data.fractions import rows_of_part, stamped
 from workbench.data.image_rows import Batch, ImageRows, collate
 from workbench.data.layouts.reading import read_layout
-from workbench.data.order import EpochBatches, seeded
+from workbench.data.mixing import mixed
+from workbench.data.order import EpochBatches
 from workbench.data.pixels import PixelStore
 from workbench.data.prepared import needs_no_look, place_name, read_facts, read_manifest, read_table
 from workbench.data.preparing import prepare
@@ -211,9 +210,11 @@ class ImageDataModule(lightning.LightningDataModule):
         transform = train_transform(self.resolution, interpolation, **self.augment, center=center)
         rows = self.rows(splits.TRAIN)
         steps_per_epoch(len(rows), self.batch_size)  # refuses a fit of none, which a Trainer would end without a word
-        batches = EpochBatches(len(rows), self.batch_size, self.micro_batch_size, self.seed, *self.ranks)
+        sizes = (self.batch_size, self.micro_batch_size)
+        batches = EpochBatches(len(rows), *sizes, self.seed, *self.ranks, is_mixed=self.is_mixed)
         if (trainer := self.trainer) is not None:
-            batches.follow(lambda: trainer.global_step, trainer.accumulate_grad_batches)
+            standing = lambda: (trainer.global_step, trainer.num_training_batches)  # noqa: E731
+            batches.follow(standing, trainer.accumulate_grad_batches)
         dataset = ImageRows(self.table, rows, transform, self.seed, self.pixels.get(splits.TRAIN))
         return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **self._loading())
 
@@ -274,18 +275,13 @@ class ImageDataModule(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device; while training, mix."""
         images, targets = normalise(batch.images, self.preprocessing), batch.targets
-        if self.trainer is not None and self.trainer.training and (self.mixup_alpha or self.cutmix_alpha):
-            images, targets = self._mixed(images, batch)
+        if self.trainer is not None and self.trainer.training and self.is_mixed:
+            before = None if batch.before is None else normalise(batch.before[0], self.preprocessing)
+            alphas = (self.mixup_alpha, self.cutmix_alpha)
+            images, targets = mixed(images, before, batch, alphas, self.mix_probability, self.num_classes, self.seed)
         return batch._replace(images=images, targets=targets)
 
-    def _mixed(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mix each image with its neighbour; the random numbers depend on seed, epoch and images only."""
-        kinds = [
-            kind(alpha=float(alpha), num_classes=self.num_classes)
-            for kind, alpha in ((v2.MixUp, self.mixup_alpha), (v2.CutMix, self.cutmix_alpha))
-            if alpha
-        ]
-        with seeded(self.seed, "mix", batch.epoch, int(batch.index[0])):
-            if float(torch.rand(())) >= self.mix_probability:
-                return images, batch.targets
-            return v2.RandomChoice(kinds)(images, batch.targets)
+    @property
+    def is_mixed(self) -> bool:
+        """Whether training images are mixed with others."""
+        return bool(self.mixup_alpha or self.cutmix_alpha)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from workbench.data.images import load_for_crop, load_image
-from workbench.data.order import seeded
+from workbench.data.order import Place, seeded
 from workbench.data.pixels import PixelStore
 from workbench.data.splits import ImageTable
 from workbench.data.transforms import RandomCrop, Transform
@@ -25,18 +25,33 @@ class Batch(NamedTuple):
         targets: (N,) int64 classes; (N, classes) float32 in a multi-label set, and after mixup or cutmix.
         index: (N,) int64 row of each image in the set's table.
         epoch: The epoch that these images were drawn for.
+        first: Row of the first image of the effective batch that this is a part of, while training.
+        before: Image (1, 3, H, W), target and row of the image before these in that batch, if they are mixed with it.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
     epoch: int
+    first: int = -1
+    before: tuple[Tensor, Tensor, int] | None = None
+
+
+class Item(NamedTuple):
+    """One image on its way into a batch: see `Batch` and `Place`."""
+
+    image: Tensor
+    target: Tensor
+    row: int
+    epoch: int
+    first: int
+    is_before: bool
 
 
 class ImageRows(Dataset):
     """Decoded and transformed images of some rows of a table.
 
-    Items are asked for by position, or by (epoch, position) for training: the pair seeds the item's augmentation.
+    Items are asked for by position, or by `Place` for training: epoch and position seed the item's augmentation.
 
     Args:
         table: The set.
@@ -61,12 +76,12 @@ class ImageRows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, Tensor, int, int] | Problem:
-        epoch, position = item if isinstance(item, tuple) else (0, item)
+    def __getitem__(self, item: int | Place) -> Item | Problem:
+        epoch, position, first, is_before = item if isinstance(item, Place) else Place(0, item, item)
         row = int(self.rows[position])
         try:
             with seeded(self.seed, "image", epoch, position):
-                return self._input(row), self.targets[row], row, epoch
+                return Item(self._input(row), self.targets[row], row, epoch, int(self.rows[first]), is_before)
         except UserError as error:
             if get_worker_info() is None:
                 raise
@@ -94,5 +109,9 @@ def collate(items: list) -> Batch | Problem:
     for item in items:
         if isinstance(item, Problem):
             return item
-    images, targets, rows, epochs = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.stack(targets), torch.tensor(rows), epochs[0])
+    own = [item for item in items if not item.is_before]
+    images, targets = (torch.stack([getattr(item, name) for item in own]) for name in ("image", "target"))
+    before = None
+    if len(own) < len(items):
+        before = items[0].image[None], items[0].target[None], items[0].row
+    return Batch(images, targets, torch.tensor([item.row for item in own]), own[0].epoch, own[0].first, before)

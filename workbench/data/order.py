@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -30,8 +31,24 @@ def seeded(*parts: object) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+class Place(NamedTuple):
+    """What a loader is asked for: one training image of an epoch.
+
+    Args:
+        epoch: Seeds its augmentation, with the position.
+        position: Of the training split.
+        first: Position of the first image of its effective batch, which seeds the mixing.
+        is_before: It is here only as the mixing partner of the image that follows.
+    """
+
+    epoch: int
+    position: int
+    first: int
+    is_before: bool = False
+
+
 class EpochBatches:
-    """A batch sampler: yields micro-batches of (epoch, position) pairs for one rank.
+    """A batch sampler: yields micro-batches of places for one rank.
 
     Every effective batch is a slice of the epoch's permutation; it is cut into micro-batches, and those among the
     ranks. The last, incomplete effective batch is dropped. If it follows a Trainer, it begins where that stands within
@@ -44,6 +61,8 @@ class EpochBatches:
         seed: The recipe's seed.
         rank: This process.
         world_size: Number of processes.
+        is_mixed: Images are mixed with the one before them in the effective batch, the first with the last: a part of
+            that batch then begins with the image before it.
     """
 
     def __init__(
@@ -54,30 +73,32 @@ class EpochBatches:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        is_mixed: bool = False,
     ):
         if batch_size % (micro_batch_size * world_size):
             raise ValueError(f"{micro_batch_size} x {world_size} ranks does not divide the batch of {batch_size}")
         self.num_images, self.batch_size, self.micro_batch_size = num_images, batch_size, micro_batch_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.with_before = is_mixed and micro_batch_size < batch_size
         self.epoch = 0
-        self.steps_done: Callable[[], int] | None = None
+        self.standing: Callable[[], tuple[int, int]] | None = None
         self.accumulate = 1
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is yielded."""
         self.epoch = epoch
 
-    def follow(self, steps_done: Callable[[], int], accumulate: int) -> None:
+    def follow(self, standing: Callable[[], tuple[int, int]], accumulate: int) -> None:
         """Take the epoch, and the place to begin at within it, from a Trainer's steps from now on.
 
         Lightning's own count is not used: after a restart it was found one too high (2.6.6), and it is announced to
         samplers, not to batch samplers.
 
         Args:
-            steps_done: Returns the optimizer steps done so far.
+            standing: Returns the optimizer steps done so far, and the micro-batches that the Trainer takes of an epoch.
             accumulate: Micro-batches per optimizer step.
         """
-        self.steps_done, self.accumulate = steps_done, accumulate
+        self.standing, self.accumulate = standing, accumulate
 
     def permutation(self) -> torch.Tensor:
         """Return the epoch's order, (num_images,) int64."""
@@ -87,13 +108,18 @@ class EpochBatches:
     def __len__(self) -> int:
         return self.num_images // self.batch_size * (self.batch_size // self.micro_batch_size // self.world_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Place]]:
         begin = 0
-        if self.steps_done is not None:
-            self.epoch, within = divmod(self.steps_done(), math.ceil(len(self) / self.accumulate))
+        if self.standing is not None:
+            done, taken = self.standing()
+            self.epoch, within = divmod(done, math.ceil(min(taken, len(self)) / self.accumulate))
             begin = within * self.accumulate
         order = self.permutation().tolist()
-        stride = self.micro_batch_size * self.world_size
-        for start in range(begin * stride, self.num_images // self.batch_size * self.batch_size, stride):
-            mine = start + self.rank * self.micro_batch_size
-            yield [(self.epoch, position) for position in order[mine : mine + self.micro_batch_size]]
+        stride, batch = self.micro_batch_size * self.world_size, self.batch_size
+        for start in range(begin * stride, self.num_images // batch * batch, stride):
+            mine, first = start + self.rank * self.micro_batch_size, start // batch * batch
+            places = [Place(self.epoch, p, order[first]) for p in order[mine : mine + self.micro_batch_size]]
+            if self.with_before:
+                before = order[first + (mine - first - 1) % batch]
+                places.insert(0, Place(self.epoch, before, order[first], True))
+            yield places

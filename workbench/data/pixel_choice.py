@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -209,10 +210,15 @@ def available_memory() -> int:
         free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return min(free, group_memory())
+
+
+def group_memory() -> int:
+    """Return the bytes that this process's control group may have, or more than any machine has where there is none."""
     try:
-        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):  # no control group, or `max`
-        return free
+        return sys.maxsize
 
 
 def _gb(size: float) -> str:

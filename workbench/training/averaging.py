@@ -13,6 +13,7 @@ import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.metric_names import HIGHER_IS_BETTER
@@ -54,11 +55,11 @@ class WeightAverage(lightning.Callback):
             return
         self.updates = trainer.global_step
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, tensor in pl_module.net.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)
+        own = pl_module.net.state_dict()
+        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        get_ema_multi_avg_fn(decay)([self.average[name] for name in floats], [own[name] for name in floats], None)
+        for name in own.keys() - set(floats):
+            self.average[name].copy_(own[name])
 
     def swap(self, pl_module: lightning.LightningModule) -> None:
         """Exchange the model's weights and the average."""

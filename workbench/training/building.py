@@ -1,11 +1,13 @@
-"""Turn a recipe's values into a datamodule, a classifier and a Trainer. Only here and in `run.py` is a recipe read."""
+"""Turn a recipe's values into a datamodule, a classifier and a Trainer.
+
+Only here, in `recipe_numbers.py` and in `run.py`, `one_fit.py` is a recipe read.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,14 @@ from workbench.data.images import open_header, read_bytes
 from workbench.models.weights import facts_of_weights
 from workbench.specs.card import DatasetCard
 from workbench.specs.compared import resolve_backbone
-from workbench.specs.duration import steps_per_epoch, to_steps
 from workbench.specs.errors import UserError
 from workbench.specs.recipe import Recipe
-from workbench.specs.recipe_checks import check_recipe, phase_lengths
+from workbench.specs.recipe_checks import check_recipe
 from workbench.specs.rules import apply_rule
 from workbench.specs.weights import Preprocessing
-from workbench.training import interrupts, machine, rank_steps
-from workbench.training.averaging import half_life_decay
+from workbench.training import interrupts, machine, rank_steps, recipe_numbers
 from workbench.training.checkpoint_files import StraightToPlace
 from workbench.training.classifier import EfficientNetClassifier
-from workbench.training.schedules import PhasePlan
 
 log = logging.getLogger("workbench")
 _SAMPLED = 100
@@ -49,52 +48,6 @@ _AUGMENT_KEYS = (
     "cutmix_alpha",
     "mix_probability",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """A fit in steps.
-
-    Args:
-        epoch_steps: Steps of one epoch.
-        total_steps: Steps of the fit.
-        phases: Its parts.
-        validate_every_epochs: Epochs between evaluations on the selection split.
-    """
-
-    epoch_steps: int
-    total_steps: int
-    phases: tuple[PhasePlan, ...]
-    validate_every_epochs: int
-
-
-def lengths_of(recipe: Recipe, num_images: int) -> Lengths:
-    """Convert a recipe's durations for a training split of `num_images`.
-
-    Raises:
-        UserError: Less than one batch, or phases that do not add up.
-    """
-    epoch_steps = steps_per_epoch(num_images, recipe.data.batch_size)
-    total = max(1, to_steps(recipe.train.total_epochs, recipe.train.total_steps, epoch_steps))
-    steps = phase_lengths(recipe, total, epoch_steps)
-    stated = [(phase.train, phase.lr) for phase in recipe.train.phases] or [("all", None)]
-    phases = tuple(
-        PhasePlan(train, count, recipe.optim.lr if lr is None else lr)
-        for (train, lr), count in zip(stated, steps, strict=True)
-    )
-    epochs = math.ceil(total / epoch_steps)
-    return Lengths(epoch_steps, total, phases, math.ceil(epochs / recipe.train.num_validations))
-
-
-def processes_of(recipe: Recipe) -> int:
-    """Return how many processes train together."""
-    return recipe.train.devices * recipe.train.num_nodes
-
-
-def micro_batch_of(recipe: Recipe) -> int:
-    """Return the images per forward pass of a process: as stated, or its share of the batch where that is open."""
-    stated = recipe.train.micro_batch_size
-    return stated if isinstance(stated, int) else max(1, recipe.data.batch_size // processes_of(recipe))
 
 
 def preprocessing_for(recipe: Recipe) -> tuple[int, Preprocessing]:
@@ -150,7 +103,7 @@ def build_data(recipe: Recipe, card: DatasetCard, preprocessing: Preprocessing |
         preprocessing=preprocessing or own,
         resolution=resolution,
         batch_size=recipe.data.batch_size,
-        micro_batch_size=micro_batch_of(recipe),
+        micro_batch_size=recipe_numbers.micro_batch_of(recipe),
         augment={key: getattr(recipe.augment, key) for key in _AUGMENT_KEYS},
         train_on=recipe.data.train_on,
         holdout_fraction=recipe.data.holdout_fraction,
@@ -170,7 +123,7 @@ def _start_worker(number: int) -> None:
     interrupts.deaf()
 
 
-def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> EfficientNetClassifier:
+def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: recipe_numbers.Lengths) -> EfficientNetClassifier:
     """Build the classifier with its weights.
 
     Raises:
@@ -193,9 +146,9 @@ def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) ->
         classes=data.classes,
         preprocessing=dataclasses.asdict(data.preprocessing),
         label_smoothing=recipe.augment.label_smoothing,
-        network=network_options(recipe, lengths.epoch_steps),
-        optim={"name": recipe.optim.name, "momentum": recipe.optim.momentum, **group_options(recipe)},
-        schedule=schedule_options(recipe, lengths.epoch_steps),
+        network=recipe_numbers.network_options(recipe, lengths.epoch_steps),
+        optim={"name": recipe.optim.name, "momentum": recipe.optim.momentum, **recipe_numbers.group_options(recipe)},
+        schedule=recipe_numbers.schedule_options(recipe, lengths.epoch_steps),
         phases=[dataclasses.asdict(phase) for phase in lengths.phases],
         frozen_bn=recipe.model.frozen_bn,
         channels_last=recipe.train.channels_last,
@@ -208,50 +161,9 @@ def build_classifier(recipe: Recipe, data: ImageDataModule, lengths: Lengths) ->
     return classifier
 
 
-def group_options(recipe: Recipe) -> dict[str, Any]:
-    """Return the arguments of `parameter_groups` that a recipe states."""
-    optim = recipe.optim
-    stated = {key: getattr(optim, key) for key in ("lr", "decay_exclude", "layer_decay", "head_lr_scale")}
-    over_lr = optim.weight_decay_times_lr
-    return {**stated, "weight_decay": optim.weight_decay if over_lr is None else over_lr / optim.lr}
-
-
-def network_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
-    """Return the arguments of `EfficientNet` that a recipe states."""
-    options: dict[str, Any] = {"dropout": recipe.model.dropout}
-    for key in ("drop_path", "bn_momentum", "bn_eps", "padding"):
-        if getattr(recipe.model, key) is not None:
-            options[key] = getattr(recipe.model, key)
-    if recipe.model.bn_momentum_by_epoch:
-        # The rule is per optimizer step; micro-batches update the statistics several times a step, each by less.
-        share = micro_batch_of(recipe) * processes_of(recipe) / recipe.data.batch_size
-        options["bn_momentum"] = 1 - (1 - min(10 / epoch_steps, 0.1)) ** share
-    return options
-
-
-def schedule_options(recipe: Recipe, epoch_steps: int) -> dict[str, Any]:
-    """Return the arguments of `rate_factor` that a recipe states."""
-    schedule = recipe.schedule
-    return {
-        "name": schedule.name,
-        "warmup_steps": to_steps(schedule.warmup_epochs, schedule.warmup_steps, epoch_steps),
-        "final_lr_fraction": schedule.final_lr_fraction,
-        "decay_rate": schedule.decay_rate,
-        "decay_steps": schedule.decay_epochs * epoch_steps,
-        "milestones": schedule.milestones,
-    }
-
-
-def ema_decay(recipe: Recipe, total_steps: int) -> float | None:
-    """Return the average's decay per step, or None if it is off."""
-    if recipe.train.ema_half_life_fraction is not None:
-        return half_life_decay(recipe.train.ema_half_life_fraction * total_steps)
-    return recipe.train.ema_decay
-
-
 def build_trainer(
     recipe: Recipe,
-    lengths: Lengths | None,
+    lengths: recipe_numbers.Lengths | None,
     folder: Path,
     callbacks: Sequence[Any] = (),
     loggers: Sequence[Any] = (),
@@ -260,10 +172,11 @@ def build_trainer(
     device = machine.accelerator(recipe.train.device)
     fitting: dict[str, Any] = {}
     if lengths is not None:
+        together = recipe_numbers.micro_batch_of(recipe) * recipe_numbers.processes_of(recipe)
         fitting = {
             "max_steps": lengths.total_steps,
             "max_epochs": -1,
-            "accumulate_grad_batches": recipe.data.batch_size // micro_batch_of(recipe) // processes_of(recipe),
+            "accumulate_grad_batches": recipe.data.batch_size // together,
             "gradient_clip_val": recipe.optim.clip_norm,
             "check_val_every_n_epoch": lengths.validate_every_epochs,
             "log_every_n_steps": recipe.track.log_every_steps,

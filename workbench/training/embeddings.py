@@ -7,36 +7,32 @@ content, so that a damaged or a foreign file is made again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
 import torchvision
-from filelock import FileLock
 from torch import Tensor
 
 from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.data.preparing import progress_bar
-from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.errors import UserError
+from workbench.training import machine
 from workbench.training.classifier import EfficientNetClassifier
+from workbench.training.kept_features import FOLDER, KeptFeatures, bytes_of
 
 log = logging.getLogger("workbench")
 FORMAT = 1
 """Number of the layout of kept files and of how features are computed; another one is computed again."""
 PART = 1024
 """Images after which their features are kept, so that a stop loses no more; whole batches; a guess."""
-FOLDER = "embeddings"
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -144,7 +140,7 @@ def _key(classifier: EfficientNetClassifier, data: ImageDataModule, stage: str, 
     weights = hashlib.sha256()
     for name, tensor in net.features[: last + 1].state_dict().items():
         weights.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        weights.update(_bytes_of(tensor))
+        weights.update(bytes_of(tensor))
     if isinstance(images, np.ndarray):  # rendered: nothing else tells what is in them
         source = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
     else:
@@ -164,10 +160,6 @@ def _key(classifier: EfficientNetClassifier, data: ImageDataModule, stage: str, 
     }
 
 
-def _bytes_of(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
 def _part(
     classifier: EfficientNetClassifier,
     data: ImageDataModule,
@@ -177,10 +169,10 @@ def _part(
     """Return the features of one of the set's splits, or of the rows wanted if the whole of it is not worth it."""
     split, whole, wanted = part
     folder = (data.prepared_root or data.root / "prepared") / FOLDER
-    rows, place = whole, _Place(folder, data, split, whole, key)
+    rows, place = whole, KeptFeatures(folder, data, split, whole, key)
     kept = place.read()
     if kept is None and 2 * len(wanted) < len(whole):
-        rows, place = wanted, _Place(folder, data, split, wanted, key)
+        rows, place = wanted, KeptFeatures(folder, data, split, wanted, key)
         kept = place.read()
     if kept is None:
         with place.alone():
@@ -190,72 +182,17 @@ def _part(
     return Embedded(kept, _targets(data, rows), rows)
 
 
-class _Place:
-    """The file of some rows' features; where it cannot be written, the features are made anew each time."""
-
-    def __init__(self, folder: Path, data: ImageDataModule, split: str, rows: np.ndarray, key: dict[str, object]):
-        ids = hashlib.sha256("\0".join(data.table.ids[row] for row in rows).encode()).hexdigest()
-        text = json.dumps({**key, "ids": ids}, sort_keys=True, default=str)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        self.path = folder / f"{data.card.name}-{split}-{self.digest[:20]}.safetensors"
-        self.count = len(rows)
-
-    def read(self, tell: bool = True) -> Tensor | None:
-        """Return the features, or None if there are none, or others, or damaged ones."""
-        if not self.path.is_file():
-            return None
-        try:
-            tensors = read_tensors(self.path, FOLDER)
-        except UserError:
-            tensors = {}
-        features = tensors.get("features")
-        is_sound = features is not None and features.ndim == 2 and len(features) == self.count
-        if is_sound and tensors.get("digest", features[:0]).tolist() == list(self._digest(features)):
-            return features
-        if tell:
-            log.info("%s is damaged: its features are computed again", self.path)
-        return None
-
-    def write(self, features: Tensor) -> None:
-        """Keep the features."""
-        digest = torch.tensor(list(self._digest(features)), dtype=torch.uint8)
-        try:
-            save_tensors(self.path, {"features": features, "digest": digest})
-        except OSError as error:
-            log.info("embeddings are not kept: %s: %s", self.path, error.strerror or error)
-
-    def _digest(self, features: Tensor) -> bytes:
-        made = hashlib.sha256(self.digest.encode())
-        made.update(_bytes_of(features))
-        return made.digest()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold a lock that ends with the process; without one where nothing can be written."""
-        lock = FileLock(self.path.with_name(f".{self.path.stem}.lock"))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except OSError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            lock.release()
-
-
 def _embed_in_parts(
     classifier: EfficientNetClassifier,
     data: ImageDataModule,
     split: str,
     rows: np.ndarray,
     key: dict[str, object],
-    place: _Place,
+    place: KeptFeatures,
 ) -> Tensor:
     """Return the features of rows and keep them: at first those of every `PART` images, then all in `place`."""
     cuts = range(0, len(rows), PART) if len(rows) > PART else ()
-    parts = [_Place(place.path.parent, data, split, rows[cut : cut + PART], key) for cut in cuts]
+    parts = [KeptFeatures(place.path.parent, data, split, rows[cut : cut + PART], key) for cut in cuts]
     found = list(itertools.takewhile(lambda features: features is not None, (part.read() for part in parts)))
     done = sum(map(len, found))
     after = f" after the {done} that are kept" if done else ""
@@ -282,6 +219,8 @@ def _embed(
 ) -> Iterator[Tensor]:
     """Pass images through the network up to a stage; yield (n, F) float32 of each batch, on the CPU."""
     net, device = classifier.net, next(classifier.net.parameters()).device
+    if device.type == "cpu":
+        machine.keep_freed_memory()
     was_training = net.training
     net.eval()
     try:

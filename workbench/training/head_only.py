@@ -10,9 +10,10 @@ from typing import Any
 from workbench.data import splits
 from workbench.data.embedded_rows import EmbeddedDataModule
 from workbench.data.image_datamodule import ImageDataModule
-from workbench.training.building import Lengths
+from workbench.data.pixel_choice import group_memory
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.embeddings import embedded_split
+from workbench.training.recipe_numbers import Lengths
 
 log = logging.getLogger("workbench")
 
@@ -56,15 +57,16 @@ def head_only_part(data: ImageDataModule, lengths: Lengths, num_features: int) -
     passes = 1 + bool(data.augment.get("flip", 0.5))
     if steps < passes * lengths.epoch_steps:
         obstacles.append(f"it is shorter than the {passes} epochs that embedding takes")
-    size = 4 * num_features * (passes * len(data.rows(splits.TRAIN)) + len(data.rows(splits.SELECTION)))
+    images = passes * len(data.rows(splits.TRAIN)) + len(data.rows(splits.SELECTION)) + len(data.rows(splits.TEST))
+    size = 4 * num_features * images
     if size > _memory() // 2:
         obstacles.append(f"its features take {size / 2**30:.1f} GiB, over half of this machine's memory")
     return HeadOnly(steps, tuple(obstacles))
 
 
 def _memory() -> int:
-    """Return this machine's memory, bytes: of what is free a restart would find another number."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes that this process may have at most: of what is free a restart would find another number."""
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), group_memory())
 
 
 def feed(classifier: EfficientNetClassifier, data: ImageDataModule, lengths: Lengths, precision: str, done: int) -> Any:

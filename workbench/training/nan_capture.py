@@ -84,17 +84,20 @@ class FiniteCheck(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep of a batch what names its images."""
         number, batch = self._batches[-1]
-        self._batches[-1] = number, batch._replace(images=None, targets=None)
+        before = batch.before and (None, None, batch.before[2])
+        self._batches[-1] = number, batch._replace(images=None, targets=None, before=before)
 
     def _looks(self, pl_module: Any) -> bool:
         return self.through is not None or pl_module.device.type == "cpu"
 
+    def _names(self, batch: Any) -> dict[str, Any]:
+        """Return what a micro-batch can be made again from: rows of the table, and for mixing its effective batch's."""
+        rows = batch.index.tolist()
+        mixing = {"first": batch.first, "before": batch.before and batch.before[2]}
+        return {"rows": rows, "ids": [self.ids[row] for row in rows], **mixing}
+
     def _stop(self, trainer: Any, pl_module: Any, loss: float | None, failed: int | None) -> None:
-        rows = [batch.index.tolist() for _, batch in self._batches]
-        parts = [
-            {"batch_idx": number, "rows": own, "ids": [self.ids[row] for row in own]}
-            for (number, _), own in zip(self._batches, rows, strict=True)
-        ]
+        parts = [{"batch_idx": number, **self._names(batch)} for number, batch in self._batches]
         facts = {
             "step": self._step + 1,
             "epoch": int(self._batches[0][1].epoch),
@@ -150,6 +153,7 @@ def read_capture(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads((place / FACTS).read_text(encoding="utf-8"))
         whole = all(key in facts for key in ("step", "epoch", "micro_batches", "accumulate", "rank"))
+        whole = whole and all({"batch_idx", "rows", "ids", "first", "before"} <= {*p} for p in facts["micro_batches"])
     except FileNotFoundError as error:
         allowed = "a run that stopped because its loss was not finite, or its capture/"
         raise UserError.of("replay", f"{place}: no {FACTS} in it", allowed, "give such a run") from error

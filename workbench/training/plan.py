@@ -23,9 +23,9 @@ from workbench.specs.recipe import Expect, Recipe
 from workbench.specs.recipe_optim import Optim
 from workbench.specs.rules import apply_rule
 from workbench.specs.weights import is_file
-from workbench.training import building, machine
-from workbench.training.building import Lengths
+from workbench.training import building, machine, recipe_numbers
 from workbench.training.optimizers import parameter_groups
+from workbench.training.recipe_numbers import Lengths
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def plan(loaded: LoadedRecipe) -> Plan:
     num_images, num_classes, counted, native = _sizes(loaded)
     rule = recipe.train.rule
     recipe, settings = apply_rule(recipe, num_images, num_classes, native)
-    lengths = building.lengths_of(recipe, num_images)
+    lengths = recipe_numbers.lengths_of(recipe, num_images)
     scaling = resolve_backbone(recipe.model.arch)
     with torch.device("meta"):
-        network = building.network_options(recipe, lengths.epoch_steps)
+        network = recipe_numbers.network_options(recipe, lengths.epoch_steps)
         net = build_backbone(scaling, num_classes, recipe.model.head, **network)
-    groups = [_group_row(group) for group in parameter_groups(net, **building.group_options(recipe))]
+    groups = [_group_row(group) for group in parameter_groups(net, **recipe_numbers.group_options(recipe))]
     by_stage = {name: sum(p.numel() for p in stage.parameters()) for name, stage in net.stages.items()}
     total = sum(by_stage.values())
     phases = []
@@ -75,7 +75,7 @@ def plan(loaded: LoadedRecipe) -> Plan:
     resolution, preprocessing = building.preprocessing_for(recipe)
     backbone = total - by_stage["head"]
     images = lengths.total_steps * recipe.data.batch_size
-    micro = building.micro_batch_of(recipe)
+    micro = recipe_numbers.micro_batch_of(recipe)
     device = machine.accelerator(recipe.train.device)
     facts = [
         (
@@ -131,7 +131,7 @@ def _batch(recipe: Recipe, micro: int) -> str:
     if train.micro_batch_size == "auto":
         return f"{batch}, in micro-batches that fit in memory"
     measured = "; layout, precision and compile measured first" if train.runtime == "auto" else ""
-    processes = building.processes_of(recipe)
+    processes = recipe_numbers.processes_of(recipe)
     if processes == 1:
         return f"{batch} = {batch // micro} x {micro}{measured}"
     norms = "over all processes" if train.sync_bn else "of each process for itself"
@@ -139,7 +139,7 @@ def _batch(recipe: Recipe, micro: int) -> str:
 
 
 def _processes(recipe: Recipe) -> str:
-    train, count = recipe.train, building.processes_of(recipe)
+    train, count = recipe.train, recipe_numbers.processes_of(recipe)
     strategy = "ddp" if train.strategy == "auto" else train.strategy
     return "" if count == 1 else f"{train.num_nodes} x {train.devices} processes ({strategy}), each on "
 

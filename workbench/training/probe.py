@@ -29,17 +29,17 @@ from workbench.specs.metric_names import HIGHER_IS_BETTER, LOSS
 from workbench.specs.recipe import Recipe
 from workbench.specs.recipe_train import Phase
 from workbench.training import building, machine, run_folder
-from workbench.training.building import Lengths
 from workbench.training.embeddings import Embedded, autocast, check_stage, embedded_split, join
 from workbench.training.few_shot import few_shot
 from workbench.training.interrupts import interruptible
 from workbench.training.log_file import logging_to
 from workbench.training.neighbours import nearest_logits
 from workbench.training.probe_folder import write_metrics, write_result
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.results import SplitResult, write_splits
 from workbench.training.run import FitOutcome
 from workbench.training.schedules import PhasePlan
-from workbench.training.softmax_probe import STRENGTHS, Solution, solve
+from workbench.training.softmax_probe import FEW_STRENGTHS, STRENGTHS, Solution, is_at_rim, solve
 
 log = logging.getLogger("workbench")
 
@@ -51,7 +51,7 @@ class ProbeOptions:
     Args:
         stage: Whose pooled output is taken; that before the head if None. Of an earlier one no model is written.
         flips: Train on mirrored pictures too.
-        strengths: Of the penalty, tried on the selection split.
+        strengths: Of the penalty, tried on the selection split; `STRENGTHS`, for shots `FEW_STRENGTHS`, if None.
         neighbours: Numbers of nearest neighbours to classify by, on the selection split.
         shots: Training images per class to solve with, on the selection split.
         draws: Draws of those.
@@ -59,7 +59,7 @@ class ProbeOptions:
 
     stage: str | None = None
     flips: bool = False
-    strengths: tuple[float, ...] = STRENGTHS
+    strengths: tuple[float, ...] | None = None
     neighbours: tuple[int, ...] = ()
     shots: tuple[int, ...] = ()
     draws: int = 5
@@ -184,7 +184,7 @@ class _Probe:
         train = self.training(data)
         began = time.perf_counter()
         features = train.features.to(next(self.classifier.parameters()).device)
-        grid = solve(features, train.targets, data.num_classes, strengths or self.options.strengths)
+        grid = solve(features, train.targets, data.num_classes, strengths or self.options.strengths or STRENGTHS)
         self.seconds["solving"] += time.perf_counter() - began
         for solution in grid:
             if not math.isfinite(solution.objective):
@@ -217,7 +217,7 @@ class _Probe:
         strengths = [row["strength"] for row in rows]
         told = strengths[best], len(rows), metric, rows[best][metric]
         log.info("strength %.3g of %d is best on selection: %s %.4f", *told)
-        if len(rows) > 1 and strengths[best] in (min(strengths), max(strengths)):
+        if is_at_rim(strengths[best], strengths):
             log.warning("the best strength is at the rim of the grid: try --strengths beyond %.3g", strengths[best])
         return best, rows
 
@@ -239,5 +239,5 @@ class _Probe:
             found["nearest"] = [{"neighbours": k, **scores[k]} for k in options.neighbours]
         if options.shots:
             how = {"shots": options.shots, "draws": options.draws, "seed": self.recipe.train.seed}
-            found["few_shot"] = few_shot(train, chosen, held_out.features, options.strengths, **how)
+            found["few_shot"] = few_shot(train, chosen, held_out.features, options.strengths or FEW_STRENGTHS, **how)
         return found

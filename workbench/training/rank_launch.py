@@ -144,7 +144,8 @@ def _outcome(task: Path, count: int, lost: Sequence[tuple[int, int]], resume: Pa
         return folder
     folder = folder if folder is not None and (folder / run_folder.RECIPE).is_file() else None
     if "interrupted" in by_state:
-        report = by_state["interrupted"]
+        stops = [report for report in reports if report.state == "interrupted"]
+        report = max(stops, key=lambda stop: stop.by is not None)  # the others only learnt that one was asked
         raise interrupts.Interrupted(report.text, folder, report.by)
     if lost:
         rank, number = lost[0]

@@ -6,7 +6,7 @@ import gc
 from typing import Any
 
 import lightning
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torchvision.models.efficientnet import MBConv
 
@@ -22,7 +22,8 @@ def trainer_options(strategy: str, num_nodes: int) -> dict[str, Any]:
         num_nodes: Machines, where several processes have joined.
     """
     if ranks.size() == 1:
-        return {"devices": 1}
+        # Said, as Lightning would take a SLURM job of several tasks, run without srun, for several processes.
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
     if strategy == "fsdp":
         made = FSDPStrategy(auto_wrap_policy={MBConv}, use_orig_params=True, state_dict_type="full")
     else:

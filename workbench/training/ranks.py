@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor, distributed
 
 from workbench.specs.errors import UserError
+from workbench.training import rank_stops
 from workbench.training.interrupts import Interrupted
 
 Value = TypeVar("Value")
@@ -104,7 +105,8 @@ def must_start(devices: int, num_nodes: int) -> bool:
 def joined(devices: int, num_nodes: int, device: str) -> Iterator[None]:
     """Let this process take part with the others; alone, or where it does already, do nothing.
 
-    An error is raised as it is in the first process that has one; the others leave by SystemExit, saying nothing.
+    An error is raised as it is in the first process that has one, a stop in rank 0, whoever was asked for it; the
+    others leave by SystemExit, saying nothing.
 
     Args:
         devices: Processes per machine that the recipe states.
@@ -113,6 +115,7 @@ def joined(devices: int, num_nodes: int, device: str) -> Iterator[None]:
 
     Raises:
         UserError: Another number of processes was started, or one was lost.
+        Interrupted: Some process was asked to stop.
     """
     launch = launched()
     if launch is None or launch.size == devices * num_nodes == 1 or size() > 1:
@@ -126,10 +129,20 @@ def joined(devices: int, num_nodes: int, device: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        code = 130 if isinstance(error, Interrupted) else 2 if isinstance(error, UserError) else 1
-        if isinstance(error, FirstFailedError) or not _tells(store):
-            raise SystemExit(code) from error
-        if isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)):
+        is_first_to_fail = not isinstance(error, FirstFailedError) and _tells(store)
+        is_lost_peer = isinstance(error, RuntimeError) and _LOST_PEER.search(str(error))
+        if launch.rank:
+            rank_stops.leave_word(store, launch.rank, error)
+        elif is_lost_peer or (isinstance(error, Interrupted) and error.by is None):
+            if stop := rank_stops.of_others(store, launch.size):
+                raise stop from error
+        if isinstance(error, Interrupted):
+            if launch.rank:
+                raise SystemExit(130) from error
+            raise
+        if not is_first_to_fail:
+            raise SystemExit(2 if isinstance(error, UserError) else 1) from error
+        if is_lost_peer:
             raise UserError.of(
                 "train.devices",
                 f"another of the {launch.size} processes of this fit has ended without a word",
@@ -154,9 +167,10 @@ def _other_number(launch: Launch, devices: int, num_nodes: int) -> UserError:
 def _connect(launch: Launch, device: str) -> distributed.Store:
     """Meet the other processes; return the store that all can write to."""
     if launch.by == "srun":
-        slurm = SLURMEnvironment(auto_requeue=False)
-        os.environ.setdefault("MASTER_ADDR", slurm.main_address)
-        os.environ.setdefault("MASTER_PORT", str(slurm.main_port))
+        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "127.0.0.1")
+        os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+        step = int(os.environ.get("SLURM_JOB_ID", 0)) + int(os.environ.get("SLURM_STEP_ID", 0))
+        os.environ.setdefault("MASTER_PORT", str(15000 + step % 10000))
         # as torchrun names them: from here on there is one kind of launch
         told = {"RANK": launch.rank, "WORLD_SIZE": launch.size, "LOCAL_RANK": launch.local_rank}
         told |= {"LOCAL_WORLD_SIZE": launch.local_size, "GROUP_RANK": launch.rank // launch.local_size}

@@ -15,19 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from workbench import card_files, recipe_files
 from workbench.data import splits
 from workbench.data.image_datamodule import ImageDataModule
 from workbench.data.image_rows import Batch, collate
-from workbench.data.order import derive_seed
+from workbench.data.order import Place, derive_seed
 from workbench.data.pixel_choice import Choice
 from workbench.data.pixel_use import keep_pixels
 from workbench.models.staged import stages_before
 from workbench.models.tensor_files import read_tensors
 from workbench.specs.errors import UserError
-from workbench.training import building, machine, run_folder, runtime_recipe
+from workbench.training import building, machine, recipe_numbers, run_folder, runtime_recipe
 from workbench.training.classifier import EfficientNetClassifier
 from workbench.training.nan_capture import WEIGHTS, read_capture
 
@@ -66,7 +67,7 @@ def replay(path: str | Path) -> Replayed:
     folder = run_folder.existing(facts["place"].parent)
     recipe = recipe_files.load(str(folder / run_folder.RECIPE)).recipe
     data = building.build_data(recipe, card_files.card_for(recipe))
-    lengths = building.lengths_of(recipe, len(data.rows(splits.TRAIN)))
+    lengths = recipe_numbers.lengths_of(recipe, len(data.rows(splits.TRAIN)))
     recipe = runtime_recipe.settle(recipe, data, lengths, folder)
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compile=False))
     classifier = building.build_classifier(recipe, data, lengths)
@@ -75,7 +76,7 @@ def replay(path: str | Path) -> Replayed:
     train = lengths.phases[classifier.phase_number(done)].train
     classifier.train()
     classifier.net.freeze(stages_before(train, classifier.net.stage_names))
-    if pixels := run_folder.read_json(folder / run_folder.PIXELS):
+    if pixels := run_folder.read_own(folder / run_folder.PIXELS, dict, ("kind", "side", "reason")):
         keep_pixels(data, recipe.data.prepare, None, 1.0, Choice(**pixels))
     device = machine.accelerator(recipe.train.device)
     classifier.to("cuda" if device == "gpu" else "cpu")
@@ -128,8 +129,11 @@ def _batch(data: ImageDataModule, part: dict[str, Any], epoch: int, device: torc
     if any(row not in places or ids[row] != name for row, name in zip(part["rows"], part["ids"], strict=True)):
         raise UserError.of("replay", "images that the set does not hold any more", "the run's own set", "restore it")
     rows = data.train_dataloader().dataset
-    batch = data.on_before_batch_transfer(collate([rows[epoch, places[row]] for row in part["rows"]]), 0)
-    moved = Batch(*(value.to(device) if isinstance(value, Tensor) else value for value in batch))
+    asked = [Place(epoch, places[row], places[part["first"]]) for row in part["rows"]]
+    if part["before"] is not None:
+        asked.insert(0, Place(epoch, places[part["before"]], places[part["first"]], True))
+    batch = data.on_before_batch_transfer(collate([rows[place] for place in asked]), 0)
+    moved = move_data_to_device(batch, device)
     data.trainer = SimpleNamespace(training=True)
     try:
         return data.on_after_batch_transfer(moved, 0)

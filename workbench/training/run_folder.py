@@ -33,8 +33,10 @@ def create(runs_dir: str, recipe_name: str) -> Path:
     """Make `runs/<recipe>/<time>-<id>/`, never an existing one, whatever other processes do and the clock says.
 
     Raises:
-        UserError: It cannot be made.
+        UserError: It cannot be made, or the name leads elsewhere.
     """
+    if Path(recipe_name).name != recipe_name or recipe_name in ("", ".", ".."):
+        raise UserError.of("about.name", recipe_name, "a name that can be a folder's", "choose one without slashes")
     runs, now = Path(runs_dir) / recipe_name, datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     with disk_errors(runs / now):
         runs.mkdir(parents=True, exist_ok=True)
@@ -82,6 +84,27 @@ def read_json(path: Path) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def read_own(path: Path, kind: type, keys: Iterable[str] = ()) -> Any:
+    """Read JSON that a run wrote itself, or return None if the file is not there.
+
+    Args:
+        path: The file.
+        kind: `dict` or `list`.
+        keys: What a dict has to hold, and nothing else.
+
+    Raises:
+        UserError: It is damaged, or somebody else's.
+    """
+    try:
+        values = read_json(path)
+    except ValueError:
+        values = ...
+    if values is not None and (not isinstance(values, kind) or (keys and {*values} != {*keys})):
+        allowed = f"the {kind.__name__} that the run wrote" + (f", with {', '.join(keys)}" if keys else "")
+        raise UserError.of(path, "damaged, or not of this run", allowed, "put it back, or begin a new run")
+    return values
+
+
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file whole or not at all; what a spreadsheet would compute is defused."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
@@ -98,7 +121,7 @@ def record_test_opening(folder: Path, purpose: str, num_images: int) -> int:
     Returns:
         How often it has been opened by now.
     """
-    openings = read_json(folder / TEST_OPENINGS) or []
+    openings = read_own(folder / TEST_OPENINGS, list) or []
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     opening = {"time": time, "purpose": purpose, "images": num_images}
     if purpose == "fit" and any(earlier.get("purpose") == "fit" for earlier in openings):

@@ -13,9 +13,9 @@ from workbench.data.image_datamodule import ImageDataModule
 from workbench.models.staged import StagedNet, stages_before
 from workbench.specs.compared import resolve_backbone, stage_names
 from workbench.specs.recipe import Recipe
-from workbench.training import building, machine, run_folder, runtime, runtime_trial
-from workbench.training.building import Lengths
+from workbench.training import building, machine, recipe_numbers, run_folder, runtime, runtime_trial
 from workbench.training.optimizers import build_optimizer, parameter_groups
+from workbench.training.recipe_numbers import Lengths
 from workbench.training.runtime import Question, Runtime
 from workbench.training.runtime_trial import Subject
 
@@ -67,12 +67,12 @@ def _decide(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> dict[str
     train, batch_size = recipe.train, recipe.data.batch_size
     device, subject = machine.accelerator(train.device), _subject(recipe, data, lengths)
     precisions = machine.precisions(device) if train.precision == "auto" else (train.precision,)
-    stated = Runtime(train.channels_last, precisions[0], train.compile, building.micro_batch_of(recipe))
+    stated = Runtime(train.channels_last, precisions[0], train.compile, recipe_numbers.micro_batch_of(recipe))
     is_open = micro_batch_is_open(recipe)
     if is_open:
         free = machine.available_memory_bytes()
         fits = runtime_trial.memory_test(subject, stated, free and free // train.devices)  # of a CPU, which they share
-        share = batch_size // building.processes_of(recipe)
+        share = batch_size // recipe_numbers.processes_of(recipe)
         size = runtime_trial.largest_that_fits(fits, runtime.divisors(share))
         stated = dataclasses.replace(stated, micro_batch_size=size)
     if train.runtime == "stated":
@@ -106,7 +106,7 @@ def _subject(recipe: Recipe, data: ImageDataModule, lengths: Lengths) -> Subject
         return building.build_classifier(dataclasses.replace(recipe, train=train), data, lengths)
 
     def optimizer(net: StagedNet) -> optim.Optimizer:
-        groups = parameter_groups(net, **{**building.group_options(recipe), "lr": 0.0})
+        groups = parameter_groups(net, **{**recipe_numbers.group_options(recipe), "lr": 0.0})
         return build_optimizer(recipe.optim.name, groups, recipe.optim.momentum)
 
     device = torch.device("cuda" if machine.accelerator(recipe.train.device) == "gpu" else "cpu")

@@ -85,7 +85,7 @@ class WandbIdentity(lightning.Callback):
 
 def known_identity(folder: Path) -> dict[str, Any]:
     """Return the identity that a run has had so far: from wandb.json, else from the last checkpoint, else nothing."""
-    found = run_folder.read_json(folder / run_folder.WANDB)
+    found = run_folder.read_own(folder / run_folder.WANDB, dict)
     last = folder / run_folder.CHECKPOINTS / run_folder.LAST
     if found is None and last.is_file():
         kept = torch.load(last, weights_only=True, map_location="cpu", mmap=True)["callbacks"]
