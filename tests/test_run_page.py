@@ -242,7 +242,8 @@ def test_a_fit_leaves_a_page_with_pictures_and_it_can_be_made_again(finished_run
     text = (folder / "report.html").read_text()
     wrong = round(finished_run.result["test"]["n"] * (1 - finished_run.result["test"]["top1"]))
     assert text.count("data:image/jpeg") == 2 * min(wrong, 20)
-    assert "from stage3 on" in text
+    assert "tiny on colours" in text
+    assert "head for 1 epoch; then from stage3 on" in text
     (folder / "report.html").unlink()
     page, missing = page_again(folder)
     assert (page.read_text(), missing) == (text, "")

@@ -7,8 +7,9 @@ let picture = null; // the file that is shown
 let shown = null; // its last answer
 let asked = 0; // only the answer to the last question is shown
 
-function say(text, isBad = false) {
+function say(text, isBad = false, isForEars = false) {
   at("state").textContent = text;
+  at("state").classList.toggle("offscreen", isForEars);
   at("state").classList.toggle("bad", isBad);
 }
 
@@ -48,7 +49,7 @@ function show(answer) {
   at("facts").textContent = `${answer.width} × ${answer.height} pixels, answered in ${milliseconds} ms`;
   at("result").hidden = false;
   draw();
-  say(`${best.class}, ${percent(best.probability)}`);
+  say(`${best.class}, ${percent(best.probability)}`, false, true); // eyes have it below
   if (focused !== undefined) [...at("bars").querySelectorAll("button")].find((b) => b.dataset.name === focused)?.focus();
 }
 

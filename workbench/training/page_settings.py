@@ -16,8 +16,11 @@ from workbench.specs.weights import is_file
 _POLICY = {"none": None, "trivialaugment": "TrivialAugment", "randaugment": "RandAugment"}
 
 
-def title_of(result: Mapping[str, Any]) -> str:
-    """Return the dataset's title, or its card's name if the card is not here."""
+def title_of(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """Return the name of the user's own folder or list, else the dataset's title, or its card's name without a card."""
+    own = (recipe.get("data") or {}).get("path")
+    if own:
+        return Path(own).name
     try:
         return card_files.load_card(result["dataset"]).title or result["dataset"]
     except (UserError, OSError):
@@ -43,10 +46,10 @@ def settings(result: Mapping[str, Any], recipe: Mapping[str, Any], counts: Mappi
     ]
     if "probe" in result:
         return [(name, str(text)) for name, text in [*told, ("Seed", result["seed"])] if text not in (None, "")]
-    warmup = [f"{schedule[key]:g} {key[7:]}" for key in ("warmup_epochs", "warmup_steps") if schedule.get(key)]
+    warmup = [_counted(schedule[key], key[7:]) for key in ("warmup_epochs", "warmup_steps") if schedule.get(key)]
     training, answering = data.get("resolution"), data.get("eval_resolution") or data.get("resolution")
     told += [
-        ("Length", f"{result['epochs']:g} epochs, {result['steps']:,} steps"),
+        ("Length", f"{_counted(result['epochs'], 'epochs')}, {_counted(result['steps'], 'steps')}"),
         ("Phases", "; then ".join(_phase(phase) for phase in train.get("phases") or [])),
         ("Batch", data.get("batch_size")),
         ("Pixels", f"{training} in training, {answering} in answering" if training else None),
@@ -77,8 +80,12 @@ def _averages(train: Mapping[str, Any]) -> bool:
     return train.get("ema_half_life_fraction") is not None or train.get("ema_decay") is not None
 
 
+def _counted(number: float, unit: str) -> str:
+    return f"{number:,.10g} {unit[:-1] if number == 1 else unit}"
+
+
 def _phase(phase: Mapping[str, Any]) -> str:
-    length = next((f" for {phase[unit]:g} {unit}" for unit in ("epochs", "steps") if phase.get(unit)), "")
+    length = next((f" for {_counted(phase[unit], unit)}" for unit in ("epochs", "steps") if phase.get(unit)), "")
     return f"{trained(phase)}{length}"
 
 

@@ -141,7 +141,7 @@ def render(
     values, splits = yaml.safe_load(recipe), run_folder.read_json(folder / run_folder.SPLITS) or {}
     description = run_folder.read_json(folder / DESCRIPTION) or {}
     phases = [page_settings.trained(phase) for phase in (values.get("train") or {}).get("phases") or []]
-    title = f"{page_settings.name_of(result['arch'])} on {page_settings.title_of(result)}"
+    title = f"{page_settings.name_of(result['arch'])} on {page_settings.title_of(result, values)}"
     environment = Environment(
         loader=PackageLoader("workbench.training", "."), autoescape=select_autoescape(default=True), trim_blocks=True
     )
