@@ -38,3 +38,25 @@ def test_the_tutorial_runs_from_start_to_end(tmp_path):
     assert (tmp_path / "report").is_dir()
     final = tmp_path / "sweeps" / "small" / "final"
     assert len(list(final.glob("seed*/*/*/result.json"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_notebook_runs(tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="nbclient and ipykernel are not installed")
+    from nbclient import NotebookClient
+
+    book = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        resources = {"metadata": {"path": str(tmp_path)}}
+        NotebookClient(book, timeout=800, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert len(list((tmp_path / "runs" / "quickstart").iterdir())) == 1
+
+
+def test_the_notebook_is_kept_without_outputs():
+    book = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in book["cells"] if "outputs" in cell)
