@@ -19,6 +19,7 @@ LAYERS = [
     "overrides",
     "recipe_files",
     "hub_client",
+    "wandb_client",
     "models",
     "data",
     "training",
@@ -37,6 +38,7 @@ OUTSIDE = {
     "overrides": {"omegaconf", "yaml"},
     "recipe_files": {"omegaconf", "yaml"},
     "hub_client": {"huggingface_hub"},
+    "wandb_client": {"wandb"},
     "models": {"torch", "torchvision", "safetensors", "timm"},
     "data": {"torch", "torchvision", "numpy", "PIL", "scipy", "lightning", "datasets", "pyarrow", "huggingface_hub"}
     | {"filelock", "jinja2", "rich"},

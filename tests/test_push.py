@@ -1,6 +1,5 @@
 """`push`: what arrives on a hub and at W&B, and every way in which they can refuse."""
 
-import importlib.util
 import json
 
 import huggingface_hub
@@ -58,7 +57,6 @@ def test_a_model_arrives_whole_with_its_card_and_private(hub, model):
     assert not (model / "README.md").exists()
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("workbench.models.model_sources"), reason="no loader of hub: models")
 def test_what_was_pushed_loads_again(hub, model):
     push(model, "hub:me/flowers")
     back = EfficientNetClassifier.load("hub:me/flowers")

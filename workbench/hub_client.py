@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,49 @@ def model_file(repository: str, path: str, revision: str | None, sha256: str, se
             if _keep(file, expected):
                 return file
     raise HubError(f"{path} came twice with other bytes than its hash says ({expected}); it was removed")
+
+
+def repository_folder(repository: str, names: Sequence[str], revision: str | None, seconds: float) -> Path:
+    """Return a folder with files of a model repository, each with the bytes that the hub lists for one commit.
+
+    Without a network what is cached of that revision is taken.
+
+    Args:
+        repository: `owner/name`.
+        names: Files in it.
+        revision: Commit or branch; None for the main branch.
+        seconds: Silence of the server after which it counts as stalled.
+
+    Raises:
+        HubError: They cannot be had, or came with other bytes than listed.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        with impatient(seconds):
+            api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+            info = api.model_info(repository, revision=revision or "main", files_metadata=True)
+            listed = {sibling.rfilename: sibling for sibling in info.siblings}
+            if lacking := [name for name in names if name not in listed]:
+                raise HubError(f"{repository} has no {' and no '.join(lacking)}: it is no model of this workbench")
+            where = {"repo_id": repository, "revision": info.sha, "etag_timeout": seconds}
+            files = [Path(huggingface_hub.hf_hub_download(filename=name, **where)) for name in names]
+    except HubError:
+        raise
+    except Exception as error:  # whatever a server can do
+        cached = [
+            huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or "main") for name in names
+        ]
+        if not isinstance(error, HfHubHTTPError) and all(isinstance(file, str) for file in cached):
+            return Path(cached[0]).parent
+        text = " ".join(str(error).split())[:MOST_LETTERS]
+        raise HubError(f"{type(error).__name__}: {text}") from error
+    for name, file in zip(names, files, strict=True):
+        if not is_as_listed(file, listed[name]):
+            file.resolve().unlink()
+            raise HubError(f"{name} came with other bytes than the hub lists; it was removed: try again")
+    return files[0].parent
 
 
 def cache_folder() -> str:

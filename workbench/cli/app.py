@@ -42,6 +42,20 @@ VERBS = {
     "compare": "two runs on the same test images: what differs, and whether it is more than chance",
     "profile": "count and time networks beside what the paper prints",
     "list": "list recipes, archs, weights, datasets or runs",
+    "completion": "let the shell complete verbs, recipes and runs",
+}
+
+
+GROUPS = {
+    "Train": ("fit", "probe", "sweep", "replay"),
+    "Use a model": ("predict", "serve", "cam", "export", "card", "push"),
+    "Judge": ("evaluate", "report", "compare", "curve", "page", "profile"),
+    "Look around": ("list", "show", "validate", "data", "completion"),
+}
+TRY = {
+    "workbench fit --recipe quickstart": "a whole fit, offline; its last line is RUN",
+    "workbench predict RUN photo.jpg": "what that model sees in your picture",
+    "workbench fit --recipe any data.path=FOLDER": "on your own pictures, a folder per class",
 }
 
 
@@ -55,20 +69,34 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module = importlib.import_module(f"workbench.cli.{name}_verb")
-        return module.command
+        if not context.resilient_parsing:
+            return module.command
+        from workbench.cli.completions import attach  # a shell asks what could be typed here
+
+        return attach(module.command)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+        with formatter.section("Try first"):
+            formatter.write_dl(list(TRY.items()), col_max=44)
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(10), VERBS[name]) for name in names if name in VERBS])
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="workbench")
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """Turn a published EfficientNet into a classifier of your own.
 
-    Settings are given as key=value or --key=value, as in optim.lr=0.01.
+    Settings are given as key=value or --key=value, as in optim.lr=0.01. Examples: workbench VERB --help
     """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main() -> None:

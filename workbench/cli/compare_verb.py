@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from workbench.cli.waiting import waiting
+
 
 @click.command()
 @click.argument("first", metavar="RUN")
@@ -23,7 +25,8 @@ def command(first: str, second: str, out: Path | None) -> None:
     from workbench.analysis.report_pages import to_markdown
     from workbench.atomic import disk_errors
 
-    found = compare(first, second)
+    with waiting("comparing image by image"):
+        found = compare(first, second)
     print(to_markdown("Two runs compared", sections(found, is_short=True)))
     if out is not None:
         with disk_errors(out, "give --out another place"):

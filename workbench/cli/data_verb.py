@@ -31,14 +31,15 @@ def command() -> None:
 def list_datasets(as_json: bool, overrides: tuple[str, ...]) -> None:
     """Say what the datasets are and which are prepared under data.root."""
     from workbench.card_files import load_card
-    from workbench.cli.list_verb import dataset_rows, print_rows
+    from workbench.cli.list_verb import dataset_rows
+    from workbench.cli.listing import print_rows
     from workbench.data.prepared import place_name, read_manifest
 
     base, rows = _base(recipe_files.load_data("folder", overrides).recipe.data), dataset_rows()
     for row in rows:
         manifest = read_manifest(base / place_name(load_card(row["dataset"]), None))
         row["prepared"] = manifest and sum(manifest.counts.values())
-    print_rows(rows, as_json)
+    print_rows(rows, as_json, ("dataset", "classes", "train", "selection", "test", "sources", "prepared"))
 
 
 def _base(data: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -70,7 +71,8 @@ def _requeued(recipe: recipe_files.Recipe) -> Path | None:
 
 
 def _fit(recipe: recipe_files.Recipe, folder: Path | None) -> None:
-    from workbench.cli.tables import print_result
+    began = time.perf_counter()
+    from workbench.cli.tables import print_ending, print_result
     from workbench.training import ranks
     from workbench.training.interrupts import Interrupted
     from workbench.training.run import fit
@@ -86,4 +88,5 @@ def _fit(recipe: recipe_files.Recipe, folder: Path | None) -> None:
         sys.exit(130)
     if ranks.is_first():
         print_result(outcome.result)
+        print_ending(outcome.folder, outcome.result, None if folder else time.perf_counter() - began)
         print(outcome.folder)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from workbench import card_files, recipe_files, shipped
+from workbench.cli.listing import print_rows
 from workbench.specs import weights
 from workbench.specs.architectures import ARCHS, count_madds, count_parameters
 from workbench.specs.compared import FAMILIES, NOT_BUILT
 from workbench.specs.compared_weights import COMPARED_WEIGHTS
 from workbench.specs.errors import UserError
 from workbench.specs.paper_models import paper_model, printed
-from workbench.specs.printable import printable
 
 
 def _recipes() -> list[dict[str, Any]]:
@@ -104,6 +103,11 @@ def _runs(folder: str) -> list[dict[str, Any]]:
 
 _LISTS = {"recipes": _recipes, "archs": _archs, "weights": _weights, "compared": _compared, "datasets": dataset_rows}
 _RUNS = "runs"
+_COLUMNS = {
+    "weights": ("weights", "arch", "top1", "megabytes", "licence"),
+    "datasets": ("dataset", "classes", "train", "selection", "test", "metric", "licence"),
+}
+"""Of tables whose rows hold more than fits a line; all others show every key."""
 
 
 @click.command()
@@ -120,18 +124,5 @@ def command(what: str, folder: str | None, as_json: bool) -> None:
     """  # noqa: D301 - click needs the character that \b stands for
     if folder is not None and what != _RUNS:
         raise UserError.of(f"list {what}", folder, "a folder only after `list runs`", f"leave {folder} out")
-    print_rows(_runs(folder or _RUNS) if what == _RUNS else _LISTS[what](), as_json)
-
-
-def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print rows with the same keys as a table, or as JSON; nothing in them can move the cursor."""
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    if not rows:
-        print("none")
-        return
-    texts = [["" if v is None else printable(str(v), keep="") for v in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(rows[0], *texts, strict=True)]
-    for line in (list(rows[0]), *texts):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    rows = _runs(folder or _RUNS) if what == _RUNS else _LISTS[what]()
+    print_rows(rows, as_json, _COLUMNS.get(what, ()))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench.atomic import disk_errors, replacing
+from workbench.cli.waiting import waiting
 from workbench.overrides import parse_overrides
 from workbench.specs.errors import Problem, UserError
 
@@ -53,7 +54,9 @@ def command(archs: tuple[str, ...], csv_file: Path | None, as_json: bool, figure
         channels_last=options["layout"] == "channels_last",
         timed=not options["no_time"],
     )
-    rows = profile([_arch(text) for text in archs], protocol, options["resolution"], options["against"])
+    networks = [_arch(text) for text in archs]
+    with waiting("counting and timing" if protocol.timed else "counting", protocol.timed):
+        rows = profile(networks, protocol, options["resolution"], options["against"])
     if csv_file:
         _write(rows, csv_file)
     if as_json:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from workbench.cli.waiting import waiting
+
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="RUN_OR_FOLDER...")
@@ -34,7 +36,8 @@ def command(paths: tuple[str, ...], exports: tuple[str, ...], out: Path) -> None
         raise UserError.of(
             "report", "nothing", "run folders, or --wandb EXPORT.csv", "name what to report on, as runs/"
         )
-    report = make_report(paths, exports)
+    with waiting("reading runs"):
+        report = make_report(paths, exports)
     with disk_errors(out, "give --out another place"):
         written = write_report(report, out)
     print(briefly(report))

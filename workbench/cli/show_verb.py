@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
+from pathlib import Path
 
 import click
 
-from workbench import recipe_files
+from workbench import recipe_files, shipped
 from workbench.cli.app import SETTINGS
+from workbench.cli.listing import table_lines, terminal_width
 from workbench.specs.recipe import Recipe
 
 
@@ -29,10 +32,16 @@ def command(recipe_name: str | None, keys: bool, as_json: bool, overrides: tuple
     if as_json:
         print(json.dumps({key: {"value": value, "source": source} for key, value, source in rows}, indent=1))
         return
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, source in rows:
-        text = json.dumps(value)
-        print(f"{key:<{width}}  {text:<28}  {source}")
+    texts = [(key, json.dumps(value), _short(source)) for key, value, source in rows]
+    print("\n".join(table_lines(texts, terminal_width())))
+
+
+def _short(source: str) -> str:
+    """Name a file within reach from here, and a shipped one as `recipes/NAME`, instead of by its whole path."""
+    for base, shown in ((shipped.RECIPES, "recipes"), (Path.cwd(), "")):
+        if Path(source).is_relative_to(base):
+            return str(Path(shown, Path(source).relative_to(base)))
+    return source
 
 
 def _print_keys() -> None:
@@ -47,4 +56,6 @@ def _print_keys() -> None:
                 " | ".join(map(str, meta["choices"])),
                 meta["source"],
             ]
-            print(f"  {section.name}.{field.name}: {meta['doc']} [{'; '.join(filter(None, parts))}]")
+            told = f"{section.name}.{field.name}: {meta['doc']} [{'; '.join(filter(None, parts))}]"
+            wrapped = {"initial_indent": "  ", "subsequent_indent": "      ", "break_on_hyphens": False}
+            print("\n".join(textwrap.wrap(told, terminal_width(), **wrapped)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workbench.cli.listing import terminal_width
 from workbench.recipe_files import LoadedRecipe
 from workbench.specs.printable import printable
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 def _console() -> Console:
     # A pipe gets room for whole lines; a terminal decides for itself.
     console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    return console if console.is_terminal else Console(highlight=False, width=terminal_width())
 
 
 def _plain(text: str) -> str:
@@ -54,11 +57,32 @@ def print_result(result: dict[str, Any]) -> None:
     beside = f"; published: {100 * published['accuracy']:.1f} % ({published['source']})" if published else ""
     console.print(f"{counts}{beside}", markup=False)
     console.print(
-        f"{result['steps']} steps in {result['train_seconds']:.0f} s of training ({result['seconds']:.0f} s in all), "
-        f"{result['images_per_second']:.0f} images/s, {result['peak_memory_bytes'] / 2**30:.1f} GiB"
+        f"{result['steps']} steps, {result['images_per_second']:.0f} images/s, "
+        f"{result['peak_memory_bytes'] / 2**30:.1f} GiB"
     )
     for stamp in result["stamps"]:
         console.print(_plain(f"note: {stamp}"))
+
+
+def print_ending(folder: Path, result: dict[str, Any], seconds: float | None) -> None:
+    """Print how long a fit took and what can be done with it now.
+
+    Args:
+        folder: The run folder.
+        result: Its result.
+        seconds: From the command's start to its end; None for a run that went on, whose earlier time is not known.
+    """
+    steps, fit = result["train_seconds"], result["seconds"]
+    parts = [f"trained in {steps:.0f} s", f"decoded ahead, validated and tested in {max(0.0, fit - steps):.0f} s"]
+    if seconds is not None:
+        parts.insert(0, f"prepared in {max(0.0, seconds - fit):.0f} s")
+    console = _console()
+    console.print(_plain(", ".join(parts)))
+    run = shlex.quote(str(folder))
+    console.print("[b]next[/b]")
+    for line in (f"workbench predict {run} photo.jpg", f"workbench serve {run}", f"workbench report {run}"):
+        print(f"  {printable(line, keep='')}")  # whole on one line, to be copied
+    print(f"  the page of this run: {printable(str(folder / 'report.html'), keep='')}")
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:

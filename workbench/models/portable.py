@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 from workbench.atomic import replacing
 from workbench.models.backbones import build_backbone
 from workbench.models.description import check_description
+from workbench.models.model_sources import DESCRIPTION, TENSORS, fitting_classes, local_path
 from workbench.models.staged import StagedNet
 from workbench.models.tensor_files import read_tensors, save_tensors
 from workbench.specs.compared import backbone_from
@@ -29,7 +31,6 @@ _KEYS = (
     *("arch", "head", "task", "num_classes", "classes", "bn_eps", "bn_momentum", "dropout", "drop_path"),
     *("preprocessing", "sha256", "provenance"),
 )
-TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 def save_model(
@@ -83,7 +84,8 @@ def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """Find a portable model and read its description.
 
     Args:
-        path: A run folder, a folder with both files, or either file.
+        path: A run folder, a folder with both files, or either file; `hub:owner/name[@revision]` or
+            `wandb:entity/project/name[:alias]`, which are fetched.
 
     Returns:
         The folder and the parsed `model.json`.
@@ -91,7 +93,7 @@ def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         UserError: No model there, or a damaged description.
     """
-    path = Path(path)
+    path = local_path(path)
     folder = path if path.is_dir() else path.parent
     missing = [name for name in (TENSORS, DESCRIPTION) if not (folder / name).is_file()]
     if not path.exists() or missing:
@@ -103,7 +105,12 @@ def read_description(path: str | Path) -> tuple[Path, dict[str, Any]]:
         )
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
+        made_by = description.get("format") if isinstance(description, dict) else None
+        if isinstance(made_by, int) and made_by > FORMAT:
+            given = f"format {made_by}, of a newer workbench"
+            remedy = "pip install -U efficientnet-workbench"
+            raise UserError.of(folder / DESCRIPTION, given, f"format {FORMAT}, which this one reads", remedy)
+        if made_by != FORMAT:
             raise ValueError("not such a description")
         lacking = [key for key in _KEYS if key not in description]
         if lacking:
@@ -123,18 +130,22 @@ def preprocessing_from(description: dict[str, Any]) -> Preprocessing:
     return Preprocessing(**{**stated, "mean": tuple(stated["mean"]), "std": tuple(stated["std"])})
 
 
-def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
+def load_model(
+    path: str | Path, head: nn.Module | None = None, classes: Sequence[str] | Mapping[str, str] | None = None
+) -> StagedNet:
     """Load a portable model as a plain module in evaluation mode.
 
     Args:
-        path: A run folder, a folder with both files, or either file.
+        path: What `read_description` takes.
         head: The module to put the head's tensors into, for a model that was saved with a head of the user's own.
+
+        classes: The model's class names, to be sure of them; or a map from old names to new ones.
 
     Returns:
         The network, with attributes `classes` (tuple of names), `preprocessing`, `provenance` and `calibration`.
 
     Raises:
-        UserError: Missing or damaged files.
+        UserError: Missing or damaged files, a server that does not give them, or classes that are not the model's.
     """
     folder, description = read_description(path)
     tensors = read_tensors(folder / TENSORS, "model")
@@ -175,7 +186,7 @@ def load_model(path: str | Path, head: nn.Module | None = None) -> StagedNet:
         raise UserError.of(
             folder / TENSORS, given, "the head that the model was saved with", "give that head"
         ) from error
-    model.classes = tuple(description["classes"])
+    model.classes = fitting_classes(description["classes"], classes)
     model.preprocessing = preprocessing_from(description)
     model.provenance = description["provenance"]
     model.calibration = description.get("calibration")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from workbench.specs.architectures import STAGE_NAMES
+from workbench.specs.weights import Preprocessing
 
 
 class StagedNet(nn.Module):
@@ -23,6 +24,12 @@ class StagedNet(nn.Module):
     features: nn.Sequential
     avgpool: nn.Module
     classifier: nn.Module
+    num_features: int
+    # of a loaded model, see `portable.load_model`:
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    provenance: dict[str, Any]
+    calibration: dict[str, Any] | None
 
     def __init__(self, stage_names: Sequence[str]):
         super().__init__()

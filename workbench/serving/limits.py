@@ -30,7 +30,7 @@ class Limits:
     waiting: int
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that is not answered.
 
     Args:
@@ -61,7 +61,7 @@ class Gate:
         """Count a request.
 
         Raises:
-            Refused: 429, if this address has asked too often.
+            RequestError: 429, if this address has asked too often.
         """
         now, most = self._clock(), self.limits.per_minute
         left, since = self._left.pop(address, (float(most), now))
@@ -72,7 +72,7 @@ class Gate:
             del self._left[next(iter(self._left))]
         if not allowed:
             wait = math.ceil((1 - left) * 60 / most)
-            raise Refused(429, f"more than {most} pictures a minute; try again in {wait} s", wait)
+            raise RequestError(429, f"more than {most} pictures a minute; try again in {wait} s", wait)
 
     async def body(self, chunks: AsyncIterator[bytes], stated: str | None) -> bytes:
         """Read a body no further than is allowed.
@@ -82,10 +82,10 @@ class Gate:
             stated: Its length as the request says it, if it does.
 
         Raises:
-            Refused: 413 if it is too long, 408 if it comes too slowly, 400 if it is empty.
+            RequestError: 413 if it is too long, 408 if it comes too slowly, 400 if it is empty.
         """
         most = self.limits.upload_bytes
-        too_long = Refused(413, f"more than {most / 1e6:g} MB; send a smaller file")
+        too_long = RequestError(413, f"more than {most / 1e6:g} MB; send a smaller file")
         if stated is not None and stated.isdecimal() and int(stated) > most:
             raise too_long
         read = bytearray()
@@ -96,9 +96,9 @@ class Gate:
                     if len(read) > most:
                         raise too_long
         except TimeoutError as error:
-            raise Refused(408, f"the picture did not arrive within {BODY_SECONDS:g} s") from error
+            raise RequestError(408, f"the picture did not arrive within {BODY_SECONDS:g} s") from error
         if not read:
-            raise Refused(400, "no picture: send the file's bytes as the body")
+            raise RequestError(400, "no picture: send the file's bytes as the body")
         return bytes(read)
 
     @asynccontextmanager
@@ -106,10 +106,10 @@ class Gate:
         """Wait for this request's turn; one at a time has it.
 
         Raises:
-            Refused: 503, if too many wait already.
+            RequestError: 503, if too many wait already.
         """
         if self._waiting > self.limits.waiting:  # the one whose turn it is counts too
-            raise Refused(503, f"{self.limits.waiting} pictures are waiting already; try again in a moment", 2)
+            raise RequestError(503, f"{self.limits.waiting} pictures are waiting already; try again in a moment", 2)
         self._waiting += 1
         try:
             async with self._one:

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from workbench.serving.limits import Gate, Limits, Refused
+from workbench.serving.limits import Gate, Limits, RequestError
 from workbench.serving.one_picture import Answer, OnePicture
 from workbench.specs.errors import UserError
 from workbench.specs.printable import printable
@@ -64,7 +64,7 @@ def build_app(model: OnePicture, limits: Limits, hosts: frozenset[str] | None) -
         Route("/predict", served.predict, methods=["POST"]),
     ]
     told: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
-        Refused: _refused,
+        RequestError: _refused,
         UserError: _not_answered,
         HTTPException: _no_such_page,
     }
@@ -125,7 +125,7 @@ class _Served:
         self.gate.count(request.client.host if request.client else "")
         kind = request.headers.get("content-type", "")
         if kind.startswith("multipart/"):
-            raise Refused(415, "a form: send the file's bytes alone as the body, as curl --data-binary @FILE does")
+            raise RequestError(415, "a form: send the file's bytes alone as the body, as curl --data-binary @FILE does")
         top, name, with_map = self._asked(request)
         try:
             data = await self.gate.body(request.stream(), request.headers.get("content-length"))
@@ -143,10 +143,10 @@ class _Served:
         """Return how many classes, which class to map and whether the map is wanted."""
         given = request.query_params
         if unknown := set(given) - {"top", "class", "map"}:
-            raise Refused(400, f"unknown {', '.join(sorted(unknown))!r:.80}; there are top, class and map")
+            raise RequestError(400, f"unknown {', '.join(sorted(unknown))!r:.80}; there are top, class and map")
         top = given.get("top", str(TOP))
         if not (top.isascii() and top.isdecimal() and len(top) < 7 and int(top)):
-            raise Refused(400, f"top is {top!r:.80}, not a whole number from 1")
+            raise RequestError(400, f"top is {top!r:.80}, not a whole number from 1")
         return int(top), given.get("class"), given.get("map", "0") != "0"
 
 
@@ -190,7 +190,7 @@ def _error(status: int, told: str, retry_seconds: int | None = None) -> JSONResp
     return JSONResponse({"error": printable(told, keep="")}, status, headers)
 
 
-async def _refused(request: Request, error: Refused) -> Response:
+async def _refused(request: Request, error: RequestError) -> Response:
     return _error(error.status, error.told, error.retry_seconds)
 
 

@@ -29,15 +29,8 @@ from workbench.training.metrics import SplitScores
 from workbench.training.optimizers import build_optimizer, parameter_groups
 from workbench.training.schedules import PhasePlan, phase_at, rate_factor
 
-OPTIM_DEFAULTS = {
-    "name": "sgd",
-    "lr": 0.01,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "decay_exclude": ["norm", "bias"],
-    "layer_decay": 1.0,
-    "head_lr_scale": 1.0,
-}
+OPTIM_DEFAULTS = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0, "decay_exclude": ["norm", "bias"]}
+OPTIM_DEFAULTS |= {"layer_decay": 1.0, "head_lr_scale": 1.0}
 SCHEDULE_DEFAULTS = {"name": "cosine", "warmup_steps": 0, "final_lr_fraction": 0.0}
 
 
@@ -274,18 +267,19 @@ class EfficientNetClassifier(lightning.LightningModule):
         )
 
     @classmethod
-    def load(cls, path: str | Path, head: nn.Module | None = None) -> EfficientNetClassifier:
+    def load(cls, path: str | Path, head: nn.Module | None = None, classes: Any = None) -> EfficientNetClassifier:
         """Load a portable model.
 
         Args:
-            path: A run folder, a folder with both files, or either file.
+            path: A run or model folder, `hub:owner/name[@revision]` or `wandb:entity/project/name[:alias]`.
             head: The module for the head's tensors, if the model was saved with a head of your own.
+            classes: Its class names, to be sure of them; or a map from old names to new ones.
 
         Raises:
-            UserError: Missing or damaged files.
+            UserError: Missing or damaged files, or classes that are not the model's.
         """
-        _, description = portable.read_description(path)
-        net = portable.load_model(path, head)
+        folder, description = portable.read_description(path)
+        net = portable.load_model(folder, head, classes)
         made = cls(
             arch=arch_of(backbone_from(description["arch"])),
             num_classes=description["num_classes"],
@@ -295,6 +289,6 @@ class EfficientNetClassifier(lightning.LightningModule):
             preprocessing=dataclasses.asdict(net.preprocessing),
             network={key: description[key] for key in ("bn_eps", "bn_momentum", "padding", "dropout", "drop_path")},
         )
-        made.net, made.provenance, made.calibration = net, net.provenance, net.calibration
-        made._head_name = description["head"]
+        made.net, made._head_name = net, description["head"]
+        made.provenance, made.calibration = net.provenance, net.calibration
         return made.eval()
