@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -272,3 +273,19 @@ def test_other_fits_go_on_to_the_same_bits(name, tmp_path, folder_set):
     for number in (3, 6, 9):
         outcome = go_on(place.killed(str(number), at_call(*STEP, number), OFTEN))
         assert kills.differences(place.undisturbed, outcome.folder) == []
+
+
+def test_a_run_is_fitted_by_one_process_at_a_time(place):
+    holder = "import sys, time; from pathlib import Path; from workbench.training import run_folder\n"
+    holder += "with run_folder.alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", holder, str(place.undisturbed)]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process is fitting this run"):
+            go_on(place.undisturbed)
+    finally:
+        other.kill()
+        other.wait()
+    with run_folder.alone(place.undisturbed):  # a lock goes with its process
+        pass

@@ -53,7 +53,10 @@ def saved(tmp_path_factory):
     preprocessing = {"resize": 36, "crop": 32, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     made = EfficientNetClassifier("tiny", len(CLASSES), classes=CLASSES, preprocessing=preprocessing)
     made.provenance = {"result": {"dataset": HOSTILE}}
-    made.calibration = {"temperature": 0.01, "n": 10}
+    made.calibration = {"temperature": 2.0, "n": 10}
+    with torch.no_grad():
+        made.net.classifier[-1].weight.normal_()
+        made.net.classifier[-1].bias.copy_(torch.tensor([0.0, 2.0, 1.0, 0.5]))  # no two alike
     folder = tmp_path_factory.mktemp("served") / "model"
     made.save(folder)
     return folder
@@ -328,7 +331,7 @@ def test_pictures_are_dropped_and_pasted(address):
       const bytes = Uint8Array.from(atob(arguments[0]), c => c.charCodeAt(0));
       const held = new DataTransfer();
       held.items.add(new File([bytes], "a.png", {type: "image/png"}));
-      const event = arguments[1] === "drop" ? new DragEvent("drop", {dataTransfer: held, bubbles: true, cancelable: true})
+      const event = arguments[1] === "drop" ? new DragEvent("drop", {dataTransfer: held, bubbles: true})
         : new ClipboardEvent("paste", {clipboardData: held, bubbles: true});
       document.body.dispatchEvent(event);
     """

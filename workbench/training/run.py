@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -62,8 +63,9 @@ def _fit(recipe: Recipe, resume: Path | None, console: Console) -> FitOutcome:
     tracking.choose_mode(recipe.track.wandb)  # what it refuses should not cost the time to read the data
     name = recipe.about.name or "unnamed"
     folder = ranks.by_first(lambda: ranks.announced(resume or run_folder.create(recipe.track.runs_dir, name)))
+    only_one = run_folder.alone(folder) if ranks.is_first() else contextlib.nullcontext()
     try:
-        with interruptible(folder) as stop, disk_errors(folder), logging_to(folder, console):
+        with only_one, interruptible(folder) as stop, disk_errors(folder), logging_to(folder, console):
 
             def attempt(is_again: bool, through: int | None) -> FitOutcome:
                 is_new = resume is None and not is_again and ranks.is_first()

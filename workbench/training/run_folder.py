@@ -12,9 +12,11 @@ import json
 import secrets
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from workbench.atomic import disk_errors, replacing
 from workbench.specs.confidential import without_secrets
@@ -47,6 +49,29 @@ def create(runs_dir: str, recipe_name: str) -> Path:
                 break
         (folder / CHECKPOINTS).mkdir()
     return folder
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from fitting into this run; the lock ends with the process, however that ends.
+
+    Raises:
+        UserError: Another one does.
+    """
+    lock = FileLock(folder / CHECKPOINTS / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        given = f"{folder}: another process is fitting this run"
+        raise UserError.of("run", given, "one process at a time", "wait for it, or stop it first") from error
+    except OSError:  # nothing can be written there: the fit will say so
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def existing(path: str | Path) -> Path:
