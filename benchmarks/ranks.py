@@ -83,8 +83,9 @@ def beside(name: str, what: str, one: Path, other: Path) -> dict[str, Any]:
     weights = [load_file(run / "model.safetensors") for run in (one, other)]
     rows = [read_metrics(run / run_folder.METRICS) for run in (one, other)]
     losses = [[row["val/loss"] for row in run if "val/loss" in row] for run in rows]
-    apart = max(float((weights[0][key].double() - weights[1][key].double()).abs().max()) for key in weights[0])
-    size = max(float(tensor.double().abs().max()) for tensor in weights[0].values())
+    learned = [key for key in weights[0] if "running_" not in key and "num_batches" not in key]
+    apart = max(float((weights[0][key].double() - weights[1][key].double()).abs().max()) for key in learned)
+    size = max(float(weights[0][key].double().abs().max()) for key in learned)
     return {
         "variant": name,
         "processes": what,
