@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,6 +124,16 @@ def test_where_images_are_needed_they_are_taken_and_the_log_says_why(tiny_recipe
     assert LINE not in log_of(outcome)
     assert ("passes every image each epoch" in log_of(outcome)) == (told is not None)
     assert told is None or told in log_of(outcome)
+
+
+@pytest.mark.parametrize(("memory", "told"), [(272_000, ()), (271_998, ("its features take",))])
+def test_features_and_their_copies_must_fit_half_of_what_this_process_may_have(monkeypatch, memory, told):
+    monkeypatch.setattr(head_only, "group_memory", lambda: memory)
+    count = {"train": 1000, "selection": 100, "test": 300}
+    data = SimpleNamespace(crop="center", augment={}, mixup_alpha=0, cutmix_alpha=0, rows=lambda s: range(count[s]))
+    lengths = SimpleNamespace(phases=[SimpleNamespace(train="head", steps=20)], epoch_steps=10, total_steps=20)
+    obstacles = head_only.head_only_part(data, lengths, num_features=10).obstacles
+    assert [text[: len(told[0])] if told else text for text in obstacles] == list(told)
 
 
 def test_test_stays_closed_while_it_should(tiny_recipe, monkeypatch):

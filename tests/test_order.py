@@ -3,6 +3,7 @@
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from workbench.data.datamodules import ImageFolderDataModule
 from workbench.data.order import EpochBatches, derive_seed, seeded
@@ -39,7 +40,7 @@ def test_epochs_differ_in_order_and_in_crops(folder_set):
 
 def test_epochs_follow_a_trainers_steps():
     batches, steps = EpochBatches(40, 8, 4, 0), iter((0, 5, 9, 10))
-    batches.follow(lambda: (next(steps), 10), accumulate=2)
+    batches.follow(lambda: (next(steps), 10, 2))
     assert [{place.epoch for batch in batches for place in batch} for _ in range(4)] == [{0}, {1}, {1}, {2}]
 
 
@@ -47,7 +48,7 @@ def test_epochs_follow_a_trainers_steps():
 def test_within_an_epoch_they_begin_where_a_trainer_stands(rank):
     whole = list(EpochBatches(43, 8, 2, 0, rank, 2))
     batches = EpochBatches(43, 8, 2, 0, rank, 2)
-    batches.follow(lambda: (3, 10), accumulate=2)
+    batches.follow(lambda: (3, 10, 2))
     assert list(batches) == whole[3 * 2 :]
     assert len(whole) == 5 * 2
 
@@ -70,7 +71,8 @@ class Sees(lightning.LightningModule):
 @pytest.mark.parametrize(
     ("options", "taken"),
     [({"limit_train_batches": 0.5}, 5), ({"limit_train_batches": 3}, 3), ({"accumulate_grad_batches": 2}, 10)]
-    + [({"limit_train_batches": 3, "accumulate_grad_batches": 2}, 3)],
+    + [({"limit_train_batches": 3, "accumulate_grad_batches": 2}, 3)]
+    + [({"callbacks": [GradientAccumulationScheduler({0: 4})]}, 10)],
 )
 def test_a_trainer_that_takes_a_part_of_each_epoch_sees_other_images_in_the_next(folder_set, tmp_path, options, taken):
     data = ImageFolderDataModule(path=folder_set, resolution=32, batch_size=8, micro_batch_size=4)

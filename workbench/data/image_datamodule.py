@@ -1,6 +1,6 @@
 """The LightningDataModule of every set: train, selection and test loaders, usable in anyone's Trainer.
 
-Batches are `Batch(images, targets, index, epoch)`; `images, targets = batch[:2]` is enough for most uses. The test
+Batches are `image_rows.Batch`; `images, targets = batch[:2]` is enough for most uses. The test
 split cannot be opened while a Trainer is fitting.
 """
 
@@ -213,8 +213,7 @@ class ImageDataModule(lightning.LightningDataModule):
         sizes = (self.batch_size, self.micro_batch_size)
         batches = EpochBatches(len(rows), *sizes, self.seed, *self.ranks, is_mixed=self.is_mixed)
         if (trainer := self.trainer) is not None:
-            standing = lambda: (trainer.global_step, trainer.num_training_batches)  # noqa: E731
-            batches.follow(standing, trainer.accumulate_grad_batches)
+            batches.follow(lambda: (trainer.global_step, trainer.num_training_batches, trainer.accumulate_grad_batches))
         dataset = ImageRows(self.table, rows, transform, self.seed, self.pixels.get(splits.TRAIN))
         return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **self._loading())
 

@@ -81,24 +81,24 @@ class EpochBatches:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.with_before = is_mixed and micro_batch_size < batch_size
         self.epoch = 0
-        self.standing: Callable[[], tuple[int, int]] | None = None
-        self.accumulate = 1
+        self.standing: Callable[[], tuple[int, int, int]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is yielded."""
         self.epoch = epoch
 
-    def follow(self, standing: Callable[[], tuple[int, int]], accumulate: int) -> None:
+    def follow(self, standing: Callable[[], tuple[int, int, int]]) -> None:
         """Take the epoch, and the place to begin at within it, from a Trainer's steps from now on.
 
         Lightning's own count is not used: after a restart it was found one too high (2.6.6), and it is announced to
         samplers, not to batch samplers.
 
         Args:
-            standing: Returns the optimizer steps done so far, and the micro-batches that the Trainer takes of an epoch.
-            accumulate: Micro-batches per optimizer step.
+            standing: Returns the optimizer steps done so far, the micro-batches that the Trainer takes of an epoch, and
+                those per optimizer step; asked at the begin of each epoch, as callbacks set the last. Both must be the
+                same in all epochs.
         """
-        self.standing, self.accumulate = standing, accumulate
+        self.standing = standing
 
     def permutation(self) -> torch.Tensor:
         """Return the epoch's order, (num_images,) int64."""
@@ -111,9 +111,9 @@ class EpochBatches:
     def __iter__(self) -> Iterator[list[Place]]:
         begin = 0
         if self.standing is not None:
-            done, taken = self.standing()
-            self.epoch, within = divmod(done, math.ceil(min(taken, len(self)) / self.accumulate))
-            begin = within * self.accumulate
+            done, taken, accumulate = self.standing()
+            self.epoch, within = divmod(done, math.ceil(min(taken, len(self)) / accumulate))
+            begin = within * accumulate
         order = self.permutation().tolist()
         stride, batch = self.micro_batch_size * self.world_size, self.batch_size
         for start in range(begin * stride, self.num_images // batch * batch, stride):

@@ -57,8 +57,9 @@ def head_only_part(data: ImageDataModule, lengths: Lengths, num_features: int) -
     passes = 1 + bool(data.augment.get("flip", 0.5))
     if steps < passes * lengths.epoch_steps:
         obstacles.append(f"it is shorter than the {passes} epochs that embedding takes")
-    images = passes * len(data.rows(splits.TRAIN)) + len(data.rows(splits.SELECTION)) + len(data.rows(splits.TEST))
-    size = 4 * num_features * images
+    train, *others = (len(data.rows(split)) for split in (splits.TRAIN, splits.SELECTION, splits.TEST))
+    copied = max(train, *others)  # its parts and the whole are there at once while it is embedded
+    size = 4 * num_features * (passes * train + sum(others) + copied)
     if size > _memory() // 2:
         obstacles.append(f"its features take {size / 2**30:.1f} GiB, over half of this machine's memory")
     return HeadOnly(steps, tuple(obstacles))
