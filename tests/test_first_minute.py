@@ -79,6 +79,13 @@ def test_texts_wrap_inside_their_columns_and_the_first_is_never_broken():
     assert name in table_lines([[name, "x" * 30]], 20)[0]
 
 
+def test_a_pipe_gets_a_row_a_line(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = CliRunner().invoke(app, ["list", "recipes"], catch_exceptions=False).stdout.splitlines()
+    assert all(line[0] != " " for line in lines)
+    assert max(map(len, lines)) > WIDTH
+
+
 def test_what_a_table_leaves_out_is_said():
     text = run("list", "weights")
     assert "--json also tells: resolution, resize" in text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +13,19 @@ from typing import Any
 from workbench.specs.printable import printable
 
 WIDTH = 100
-"""Columns of a listing where neither a terminal nor COLUMNS says; a choice of this project."""
+"""Columns of a terminal that does not say; a choice of this project."""
+WHOLE_LINES = 10_000
+"""Columns of a pipe: a row stays on one line there, so that `grep` finds all of it."""
 _GAP = 2
 _LEAST = 10
 """Columns that a text is never squeezed below."""
 
 
-def terminal_width() -> int:
-    """Return how many columns there are to print in."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns
+def terminal_width(piped: int = WHOLE_LINES) -> int:
+    """Return how many columns there are to print in: those of the terminal, or that COLUMNS says, or else `piped`."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size((WIDTH, 24)).columns
+    return piped
 
 
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from workbench.cli.listing import terminal_width
+from workbench.cli.listing import WIDTH, terminal_width
 from workbench.recipe_files import LoadedRecipe
 from workbench.specs.printable import printable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _console() -> Console:
     # A pipe gets room for whole lines; a terminal decides for itself.
     console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, width=terminal_width())
+    return console if console.is_terminal else Console(highlight=False, width=terminal_width(piped=WIDTH))
 
 
 def _plain(text: str) -> str:
