@@ -27,11 +27,13 @@ def command(model: str, split: str, without_leaks: bool, as_json: bool, override
     workbench evaluate RUN data.eval_resolution=256 data.eval_resize=292
     """  # noqa: D301 - click needs the character that \b stands for
     from workbench.cli.tables import print_evaluation
+    from workbench.cli.waiting import waiting
     from workbench.training.evaluate import evaluate
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of absent GPUs, and advertises
     warnings.filterwarnings("ignore", module="lightning")
-    evaluation = evaluate(model, split, overrides, without_leaks)
+    with waiting(f"scoring {model} on {split}", is_still=True):
+        evaluation = evaluate(model, split, overrides, without_leaks)
     if as_json:
         print(json.dumps(evaluation, indent=1))
     else:

@@ -29,6 +29,7 @@ def command(model: str, names: str, out: Path | None, images: tuple[str, ...], *
     workbench export RUN --format onnx --with-preprocessing --out phone/ data.root=~/sets
     """  # noqa: D301 - click needs the character that \b stands for
     from workbench.cli.tables import print_exports
+    from workbench.cli.waiting import waiting
     from workbench.data.images import IMAGE_ENDINGS
     from workbench.exports.exporting import ExportOptions, export
     from workbench.models.portable import read_description
@@ -46,6 +47,7 @@ def command(model: str, names: str, out: Path | None, images: tuple[str, ...], *
     takes_bytes = options.pop("with_preprocessing")
     told = ExportOptions(takes_bytes=takes_bytes, images=tuple(files), **options)
     place = out or read_description(model)[0] / "exports"
-    rows = export(model, chosen, place, told)
+    with waiting(f"writing {', '.join(chosen)}, and comparing each with the model", is_still=True):
+        rows = export(model, chosen, place, told)
     print_exports(rows)
     print(place)

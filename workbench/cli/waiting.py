@@ -9,15 +9,15 @@ from rich.console import Console
 
 
 @contextlib.contextmanager
-def waiting(what: str, is_timed: bool = False) -> Iterator[None]:
+def waiting(what: str, is_still: bool = False) -> Iterator[None]:
     """Say what is being done, with a moving sign, until it is done; nothing where standard error is no terminal.
 
     Args:
-        what: As in `reading runs`. Inside, nothing else may show progress.
-        is_timed: The work is measured, so that nothing may move beside it: the words stand alone.
+        what: As in `reading runs`.
+        is_still: The words stand alone: the work is timed, or shows progress of its own. Else nothing inside may.
     """
     console = Console(stderr=True)
-    if console.is_terminal and is_timed:
+    if console.is_terminal and is_still:
         console.print(f"{what} ...", markup=False)
         yield
     elif console.is_terminal:
