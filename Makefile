@@ -26,10 +26,10 @@ quickstart: $(VENV)/base.stamp ## fine-tune a small backbone on an embedded set:
 test: $(VENV)/dev.stamp ## lint, then run the test suite, but for its slow tests (offline)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/dev.stamp ## run the tests that take over ten seconds each
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile -m slow --timeout 1800
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m slow --timeout 1800
 
 format: $(VENV)/dev.stamp ## format and fix the code
 	$(RUN) -m ruff format .

@@ -78,6 +78,7 @@ def picture_readers(data: bytes, folder: Path) -> list[Callable[[], Any]]:
     """Return all the ways in which the workbench reads a picture: for training, evaluation, the doctor, an answer."""
     from workbench.data.image_rows import ImageRows
     from workbench.data.looking import look
+    from workbench.data.order import Place
     from workbench.data.splits import ImageTable
     from workbench.data.transforms import eval_transform, train_transform
     from workbench.specs.weights import Preprocessing
@@ -88,7 +89,8 @@ def picture_readers(data: bytes, folder: Path) -> list[Callable[[], Any]]:
     table = ImageTable(["x"], [data], np.zeros(1, np.int64), ["train"], ("a",))
     ways = (eval_transform(preprocessing), train_transform(24, "bicubic"))
     evaluated, trained = (ImageRows(table, np.arange(1), transform, 0) for transform in ways)
-    return [lambda: evaluated[0], lambda: trained[0, 0], lambda: look(data), lambda: model_input(file, preprocessing)]
+    reads = [lambda: evaluated[0], lambda: trained[Place(0, 0, 0)]]
+    return [*reads, lambda: look(data), lambda: model_input(file, preprocessing)]
 
 
 PICTURES = mutations.sample_pictures()

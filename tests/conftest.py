@@ -26,6 +26,11 @@ track: {wandb: off, runs_dir: RUNS, log_every_steps: 2}
 """
 
 
+def pytest_collection_modifyitems(items):
+    """Put first what forks: in the fork of a process whose autograd has started threads nothing can be trained."""
+    items.sort(key=lambda item: item.path.name != "test_exact_resume.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads():
     torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
@@ -33,8 +38,10 @@ def _few_threads():
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    """Run every test in a folder of its own: nothing is prepared in the source tree."""
+    """Run every test in a folder of its own, and as in a pipe: whatever terminal the tests are started in."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    os.unsetenv("COLUMNS")  # readline, which pytest loads, sets it for processes that are started, unseen by os.environ
 
 
 @pytest.fixture(scope="session")

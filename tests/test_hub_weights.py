@@ -282,7 +282,7 @@ def test_a_portable_model_from_before_padding_is_symmetric_and_a_wrong_one_is_na
     path.write_text(json.dumps(description))
     assert load_model(tmp_path).padding == "symmetric"
     path.write_text(json.dumps({**description, "padding": "odd"}))
-    with pytest.raises(UserError, match="padding odd"):
+    with pytest.raises(UserError, match="padding is 'odd'"):
         load_model(tmp_path)
 
 
