@@ -229,7 +229,7 @@ fit(load_recipe(sys.argv[1], [*sys.argv[3:], "train.checkpoint_minutes=0"]).reci
 """
 
 
-@pytest.mark.parametrize("step", [4, 12])
+@pytest.mark.parametrize("step", [4, pytest.param(12, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path, step):
     options = [
         "train.phases=[{train: head, epochs: 1}, {train: stage5, epochs: 2}, {train: all}]",
@@ -302,6 +302,7 @@ def test_evaluate_refuses_a_set_of_other_classes(finished_run, tmp_path):
         evaluate(finished_run.folder, "test", [f"data.path={tmp_path}"])
 
 
+@pytest.mark.slow
 def test_real_flowers_train_a_step_through_the_shipped_recipe(shared, tmp_path):
     overrides = [
         f"data.root={SHARED / 'data'}",
