@@ -107,7 +107,8 @@ def test_a_missing_extra_names_the_pip_line(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "nncf" else real(name))
     told = refused(formats.check_installed, ["onnx", "int8"])
-    assert "nncf: not installed" in told
+    assert "nncf" in told
+    assert "not installed" in told
     assert "pip install 'efficientnet-workbench[export]'" in told
     formats.check_installed(["onnx"])
 
