@@ -209,7 +209,9 @@ def test_masks_are_where_the_flower_is():
         assert mask[24:40, 24:40].mean() > mask[:8].mean()
 
 
-@pytest.mark.parametrize(("size", "least", "gap"), [(64, 0.5, 0.15), (128, 0.7, 0.2)])
+@pytest.mark.parametrize(
+    ("size", "least", "gap"), [(64, 0.5, 0.15), pytest.param(128, 0.7, 0.2, marks=pytest.mark.slow)]
+)
 def test_on_the_embedded_set_most_of_a_map_lies_on_the_flower(size, least, gap):
     """The truth is known there. The last map has 2 x 2 or 4 x 4 places: even a perfect one would be mostly beside it.
 

@@ -19,6 +19,18 @@ def workbench(*arguments, cwd=None, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd, **options)
 
 
+def inside(monkeypatch, *arguments):
+    """Run the command in this process, which has torch loaded already; return its exit code."""
+    from workbench.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["workbench", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as error:
+        return error.code or 0
+    return 0
+
+
 LIGHT_VERBS = [["--help"], ["list", "recipes"], ["list", "datasets"], ["show", "quickstart"], ["validate"]]
 
 
@@ -85,42 +97,44 @@ def test_show_prints_value_and_source():
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_a_users_mistake_exits_2_with_words_and_without_traceback(arguments, says, tmp_path):
-    done = workbench(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_users_mistake_exits_2_with_words_and_without_traceback(arguments, says, monkeypatch, capfd):
+    assert inside(monkeypatch, *arguments) == 2
+    errors = capfd.readouterr().err
+    assert "Traceback" not in errors
     for words in says:
-        assert words in done.stderr
+        assert words in errors
 
 
-def test_plan_tells_sizes_steps_and_groups_without_the_images(tmp_path):
-    done = workbench("fit", "--recipe", "cars_b7", "--plan", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_plan_tells_sizes_steps_and_groups_without_the_images(tmp_path, monkeypatch, capfd):
+    assert inside(monkeypatch, "fit", "--recipe", "cars_b7", "--plan") == 0
+    said = capfd.readouterr().out
     for words in ("64,288,916 parameters (63,786,960 without head)", "20000 steps", "5,120,000 images", "37.7"):
-        assert words in done.stdout
-    assert "253 MB of weights (timm/tf_efficientnet.aa_in1k)" in done.stdout
+        assert words in said
+    assert "253 MB of weights (timm/tf_efficientnet.aa_in1k)" in said
     assert not list(tmp_path.iterdir())
 
 
-def test_fit_prints_the_run_folder_last_and_predicts_and_evaluates(tiny_recipe, folder_set, tmp_path):
+def test_fit_prints_the_run_folder_last_and_predicts_and_evaluates(
+    tiny_recipe, folder_set, tmp_path, monkeypatch, capfd
+):
     done = workbench("fit", "--recipe", tiny_recipe, "train.total_epochs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = done.stdout.strip().splitlines()[-1]
     assert run.startswith(str(tmp_path / "runs" / "tiny"))
-    evaluated = json.loads(workbench("evaluate", run, "--json").stdout)
+    assert inside(monkeypatch, "evaluate", run, "--json") == 0
+    evaluated = json.loads(capfd.readouterr().out)
     result = json.loads((tmp_path / "runs" / "tiny" / run.split("/")[-1] / "result.json").read_text())
     for name in ("top1", "mean_per_class", "loss", "n"):
         assert evaluated["scores"][name] == pytest.approx(result["test"][name])
     assert evaluated["test_openings"] == 2
     out = tmp_path / "answers.csv"
-    predicted = workbench("predict", run, folder_set / "test" / "red", "--out", out, "--top", "2")
-    assert predicted.returncode == 0, predicted.stderr
+    assert inside(monkeypatch, "predict", run, folder_set / "test" / "red", "--out", out, "--top", "2") == 0
     lines = out.read_text().splitlines()
     assert lines[0] == "path,rank,class,probability,calibrated"
     assert len(lines) == 1 + 6 * 2
 
 
-def test_ctrl_c_exits_130_and_the_run_goes_on_to_the_same_end(tiny_recipe, tmp_path):
+def test_ctrl_c_exits_130_and_the_run_goes_on_to_the_same_end(tiny_recipe, tmp_path, monkeypatch, capfd):
     long = ["train.total_epochs=40", "train.seed=3"]
     command = [sys.executable, "-m", "workbench", "fit", "--recipe", str(tiny_recipe), *long]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -136,32 +150,19 @@ def test_ctrl_c_exits_130_and_the_run_goes_on_to_the_same_end(tiny_recipe, tmp_p
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
     assert f"fit --resume {run}" in errors
     assert not (run / "result.json").exists()
-    done = workbench("fit", "--resume", run)
-    assert done.returncode == 0, done.stderr
+    assert inside(monkeypatch, "fit", "--resume", run) == 0
     assert json.loads((run / "result.json").read_text())["steps"] == 40 * 4
-    again = workbench("fit", "--resume", run)
-    assert again.returncode == 2
-    assert "this run is finished" in again.stderr
+    capfd.readouterr()
+    assert inside(monkeypatch, "fit", "--resume", run) == 2
+    assert "this run is finished" in capfd.readouterr().err
 
 
-def test_an_unwritable_place_is_the_users_to_mend(tiny_recipe, tmp_path):
+def test_an_unwritable_place_is_the_users_to_mend(tiny_recipe, tmp_path, monkeypatch, capfd):
     (tmp_path / "file").write_text("not a folder")
-    done = workbench("fit", "--recipe", tiny_recipe, f"track.runs_dir={tmp_path / 'file' / 'runs'}")
-    assert done.returncode == 2, done.stderr
-    assert "track.runs_dir" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def inside(monkeypatch, *arguments):
-    """Run the command in this process, which has torch loaded already; return its exit code."""
-    from workbench.cli.app import main
-
-    monkeypatch.setattr(sys, "argv", ["workbench", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as error:
-        return error.code or 0
-    return 0
+    assert inside(monkeypatch, "fit", "--recipe", tiny_recipe, f"track.runs_dir={tmp_path / 'file' / 'runs'}") == 2
+    errors = capfd.readouterr().err
+    assert "track.runs_dir" in errors
+    assert "Traceback" not in errors
 
 
 @pytest.fixture

@@ -229,7 +229,8 @@ fit(load_recipe(sys.argv[1], [*sys.argv[3:], "train.checkpoint_minutes=0"]).reci
 """
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 12])
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path, step):
     options = [
         "train.phases=[{train: head, epochs: 1}, {train: stage5, epochs: 2}, {train: all}]",

@@ -92,7 +92,8 @@ def test_images_take_over_where_the_backbone_trains(tiny_recipe, monkeypatch):
     check_same(fast, slow)
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 12])
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path, step):
     options = ["train.phases=[{train: head, epochs: 2}, {train: stage5}]", *CENTER, "train.total_epochs=4"]
     options += ["train.pick=last", "model.dropout=0.2"]  # and no validation after the first epoch

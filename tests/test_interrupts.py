@@ -16,6 +16,7 @@ from workbench.training import building, machine, one_fit
 from workbench.training.interrupts import Interrupted, interruptible
 
 
+@pytest.mark.slow
 def test_sigterm_exits_130_with_a_checkpoint_and_the_run_goes_on_to_the_same_bits(tiny_recipe, tmp_path):
     options = ["train.total_epochs=16", "train.num_validations=16", "track.wandb=offline", "train.pick=last"]
     command = [sys.executable, "-m", "workbench", "fit", "--recipe", str(tiny_recipe), *options]

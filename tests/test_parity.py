@@ -111,6 +111,7 @@ def test_timms_weights_in_ours_give_the_same_features_and_logits(line, arch, rec
     assert found < TOLERANCE
 
 
+@pytest.mark.slow
 def test_l2_gives_the_same_features_and_logits(record_property):
     other = theirs("tf_", "l2")
     with torch.device("meta"):

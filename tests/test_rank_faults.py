@@ -110,6 +110,7 @@ def test_a_mistake_found_on_the_way_is_told_once_and_the_fit_can_go_on(tmp_path,
     assert fit(recipe, resume=run).result["steps"] == 400
 
 
+@pytest.mark.slow
 def test_a_mistake_before_the_first_step_is_told_once_and_leaves_nothing(tmp_path, folder_set):
     recipe = two_process_recipe(tmp_path, folder_set)
     recipe.data.path = str(tmp_path / "nowhere")

@@ -51,6 +51,7 @@ def check(found, asked):
     assert asked == "requeue 77\n" * len(found)
 
 
+@pytest.mark.slow
 def test_the_job_is_queued_again_once_whoever_hears_slurms_signal_first(tmp_path, folder_set):
     check(*stopped(tmp_path, folder_set, ROUNDS))
 

@@ -202,6 +202,7 @@ def two_process_recipe(base, uneven_set, *overrides):
     return load_recipe(str(whole), [*PLAIN, "train.devices=2", *overrides]).recipe
 
 
+@pytest.mark.slow
 def test_fit_starts_its_processes_itself(tmp_path, uneven_set):
     outcome = fit(two_process_recipe(tmp_path, uneven_set, "train.total_epochs=1"))
     assert outcome.result["test"]["n"] == 21

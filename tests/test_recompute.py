@@ -67,6 +67,7 @@ def test_frozen_stages_and_frozen_batchnorm_stay_as_they_are(first_trained):
         assert int(found["features.8.1.num_batches_tracked"]) == (first_trained != "head" and not bn_everywhere)
 
 
+@pytest.mark.slow
 def test_compiled_graphs_update_statistics_once():
     torch.manual_seed(0)
     net = EfficientNet("tiny", 4, dropout=0.0, drop_path=0.0).train()

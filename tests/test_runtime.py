@@ -171,6 +171,7 @@ print(largest_that_fits(fits, (64, 32, 16, 8, 4, 2, 1)))
 """
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_what_fits_on_all(tmp_path):
     base = [sys.executable, "-c", RANK]
     commands = [[*base, rank, str(tmp_path / "meet"), most] for rank, most in (("0", "50"), ("1", "9"))]

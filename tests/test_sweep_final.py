@@ -106,6 +106,7 @@ def test_options_that_do_not_go_together_are_refused(sweep_file, words):
         sweep(sweep_file(RATES), *words)
 
 
+@pytest.mark.slow
 def test_real_fits_from_search_to_test(sweep_file):
     """A trial, killed with its sweep and gone on with, and one final run."""
     rates = {"optim.lr": {"value": 0.003}, "data.train_on": {"value": "train"}}

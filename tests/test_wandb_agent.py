@@ -47,6 +47,7 @@ def sweep_file(tiny_recipe, tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # seven processes that load torch or wandb, on a machine that may be busy
 def test_an_agent_runs_a_sweep_with_a_failing_and_a_stopped_trial(sweep_file, tmp_path):
     with WandbStub() as server:
