@@ -95,6 +95,7 @@ def straight(tmp_path_factory, folder_set):
     return fit(tiny(base / "tiny.yaml", *HALVES)).folder
 
 
+@pytest.mark.slow
 def test_a_signal_to_a_whole_group_saves_at_the_end_of_the_step_and_the_run_goes_on(tiny_recipe, tmp_path, straight):
     """As SLURM, timeout and terminals send it: the loader process gets it too."""
     command = [sys.executable, "-c", IN_A_GROUP, "--recipe", str(tiny_recipe), *HALVES, "data.num_workers=1"]

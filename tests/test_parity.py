@@ -21,7 +21,13 @@ timm = pytest.importorskip("timm")
 B0_TO_B8 = [f"b{number}" for number in range(9)]
 # prefix of timm's name -> the settings that belong to that line
 LINES = {"": {"padding": "symmetric", "bn_eps": 1e-5}, "tf_": {"padding": "same", "bn_eps": 1e-3}}
-PAIRS = [(line, arch) for line in LINES for arch in B0_TO_B8 if timm.is_model(f"{line}efficientnet_{arch}")]
+BIG = ("b6", "b7", "b8")  # seconds each, by the same code as the small ones
+PAIRS = [
+    pytest.param(line, arch, marks=[pytest.mark.slow] if arch in BIG else [])
+    for line in LINES
+    for arch in B0_TO_B8
+    if timm.is_model(f"{line}efficientnet_{arch}")
+]
 TOLERANCE = 1e-4
 
 

@@ -120,6 +120,7 @@ def test_real_flowers_are_whole(data):
     assert class_at(table, "jpg/image_00001.jpg") == names["77"] == "passion flower"
 
 
+@pytest.mark.slow
 def test_real_flowers_through_their_datamodule(shared, tmp_path):
     from workbench.data.datamodules import Flowers102DataModule
 

@@ -56,7 +56,7 @@ def test_ranks_are_for_the_finished_and_the_direction_counts():
     assert [(rank, row.trial) for rank, row in ranked(rows, False)] == [(1, 3), (2, 1), (None, 2), (None, 0)]
 
 
-@pytest.mark.parametrize("method", ["random", "bayes"])
+@pytest.mark.parametrize("method", [pytest.param("random", marks=pytest.mark.slow), "bayes"])
 def test_draws_follow_from_the_seed_wherever_the_search_was_interrupted(sweep_file, method):
     span = {"optim.lr": {"distribution": "log_uniform_values", "min": 0.0001, "max": 0.1}}
     path = sweep_file(span, method=method, run_cap=5)

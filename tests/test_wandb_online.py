@@ -170,7 +170,7 @@ def stop_after(monkeypatch, epoch):
     monkeypatch.setattr(monitor.LastCheckpoint, "write", write_and_stop)
 
 
-@pytest.mark.parametrize("keeps", ["wandb.json", "checkpoint"])
+@pytest.mark.parametrize("keeps", ["wandb.json", pytest.param("checkpoint", marks=pytest.mark.slow)])
 def test_a_resumed_run_goes_on_as_the_same_run(tiny_recipe, server, monkeypatch, keeps):
     with monkeypatch.context() as stopping:
         stop_after(stopping, 0)
